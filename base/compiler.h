@@ -1,0 +1,50 @@
+// What the code asks of the compiler, under names that say why. The only place for compiler-specific attributes.
+#ifndef HAKMEM_BASE_COMPILER_H_
+#define HAKMEM_BASE_COMPILER_H_
+
+#include <stdbool.h>
+
+#define HAK_LIKELY(x) __builtin_expect(!!(x), 1)
+#define HAK_UNLIKELY(x) __builtin_expect(!!(x), 0)
+
+#define HAK_NOINLINE __attribute__((noinline))
+#define HAK_ALWAYS_INLINE inline __attribute__((always_inline))
+
+// A path that is rarely taken: kept out of the hot code's cache lines.
+#define HAK_COLD __attribute__((noinline, cold))
+
+#define HAK_NORETURN __attribute__((noreturn))
+
+// A symbol that a shared library offers to programs; everything else is hidden.
+#define HAK_EXPORT __attribute__((visibility("default")))
+#define HAK_HIDDEN __attribute__((visibility("hidden")))
+
+// Reached through the static TLS block: one load of an offset, no call. See DESIGN.md, "Thread-local state".
+#define HAK_TLS_INITIAL_EXEC __attribute__((tls_model("initial-exec")))
+
+#define HAK_PRINTF(text, first) __attribute__((format(printf, text, first)))
+
+// 1 in builds that check internal invariants (bazel --config=checked).
+#ifndef HAK_CONFIG_CHECKED
+#define HAK_CONFIG_CHECKED 0
+#endif
+
+// Hides from the compiler how `pointer` was made, so that it keeps it in one register and reaches everything at
+// constant distances from there, instead of computing an address for each.
+#define HAK_KEEP_AS_BASE(pointer) __asm__("" : "+r"(pointer))
+
+// *difference = a ^ b; true if that is zero. The compiler would compare a and b once more instead of using the flags
+// that the XOR has set, which is one instruction of the 18 that free may have.
+static HAK_ALWAYS_INLINE bool hak_xor_is_zero(unsigned long a, unsigned long b, unsigned long *difference) {
+#if defined(__x86_64__)
+  bool zero;
+  __asm__("xorq %[b], %[a]" : [a] "+r"(a), "=@ccz"(zero) : [b] "r"(b));
+  *difference = a;
+  return zero;
+#else
+  *difference = a ^ b;
+  return *difference == 0;
+#endif
+}
+
+#endif  // HAKMEM_BASE_COMPILER_H_

@@ -1,0 +1,53 @@
+// The operating system as the allocator sees it: address space, pages, a clock. Everything above this layer reaches
+// the kernel only through a `struct hak_os`, so that a test can pass one that fails at the N-th call.
+#ifndef HAKMEM_PLATFORM_OS_H_
+#define HAKMEM_PLATFORM_OS_H_
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// All addresses and sizes are multiples of page_bytes. No function allocates or changes errno, any thread may call.
+struct hak_os {
+  // The size of a page in bytes, a power of two: 4 KiB, 16 KiB or 64 KiB.
+  size_t page_bytes;
+
+  // Maps `bytes` of zeroed, lazily backed, private memory, at `hint` if that range is free (NULL: anywhere).
+  // NULL when the kernel refuses.
+  void *(*map)(void *hint, size_t bytes);
+
+  // Gives the range back; its addresses may be reused by anyone. False if the kernel refuses (a range in the middle
+  // of a mapping needs a new one): the range then stays mapped and the caller keeps it.
+  bool (*unmap)(void *start, size_t bytes);
+
+  // Drops the pages of the range; the next touch finds zeroes. False if they are kept (mlock): content then stays.
+  bool (*purge)(void *start, size_t bytes);
+
+  // Moves or resizes the mapping [start, old_bytes) to new_bytes without copying, in place if `target` is NULL, else
+  // onto `target`, whose range must belong to the caller and is replaced. NULL when the kernel refuses; nothing has
+  // changed then.
+  void *(*remap)(void *start, size_t old_bytes, size_t new_bytes, void *target);
+
+  // Asks for (true) or against (false) huge pages in the range. A wish: it may be ignored.
+  void (*huge_pages)(void *start, size_t bytes, bool wanted);
+
+  // Milliseconds of a clock that never goes back, to a few milliseconds.
+  uint64_t (*now_ms)(void);
+};
+
+// The kernel this process runs on. Never fails, never allocates; the page size is read at run time.
+const struct hak_os *hak_os_linux(void);
+
+// Maps `bytes` at a multiple of `alignment`, a power of two of at least a page. NULL when the kernel refuses.
+// Cost: one system call when the kernel's first choice is aligned, three otherwise.
+void *hak_os_map_aligned(const struct hak_os *os, void *hint, size_t bytes, size_t alignment);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif  // HAKMEM_PLATFORM_OS_H_

@@ -1,0 +1,122 @@
+#include "platform/os_fake.h"
+
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/atomic.h"
+#include "base/bits.h"
+
+struct call {
+  size_t count;       // atomic
+  size_t fail_first;  // atomic; fails from this count on
+  size_t fail_count;  // atomic; 0: does not fail
+};
+
+static struct call calls[HAK_OS_FAKE_CALLS];
+static size_t mapped_bytes;  // atomic
+static size_t purged_bytes;  // atomic
+static uint64_t clock_ms;    // atomic
+static struct hak_os fake;
+
+static bool fails(enum hak_os_fake_call kind) {
+  struct call *call = &calls[kind];
+  size_t n = hak_add_relaxed(&call->count, 1) + 1;
+  size_t first = hak_load_relaxed(&call->fail_first);
+  return n >= first && n - first < hak_load_relaxed(&call->fail_count);
+}
+
+static bool call_fails(enum hak_os_fake_call kind) {
+  bool any_fails = fails(HAK_OS_FAKE_ANY);
+  return fails(kind) || any_fails;
+}
+
+static void check_whole_pages(const void *start, size_t bytes) {
+  if (bytes != 0 && (((uintptr_t)start | bytes) & (fake.page_bytes - 1)) == 0) return;
+  fprintf(stderr, "os_fake: range %p + %zu is not whole pages of %zu bytes\n", start, bytes, fake.page_bytes);
+  abort();
+}
+
+static void *fake_map(void *hint, size_t bytes) {
+  check_whole_pages(NULL, bytes);
+  if (call_fails(HAK_OS_FAKE_MAP)) return NULL;
+  // The kernel's own pages may be smaller, and its mappings less aligned.
+  void *p = hak_os_map_aligned(hak_os_linux(), hint, bytes, fake.page_bytes);
+  if (p != NULL) hak_add_relaxed(&mapped_bytes, bytes);
+  return p;
+}
+
+static bool fake_unmap(void *start, size_t bytes) {
+  check_whole_pages(start, bytes);
+  if (call_fails(HAK_OS_FAKE_UNMAP) || !hak_os_linux()->unmap(start, bytes)) return false;
+  hak_sub_relaxed(&mapped_bytes, bytes);
+  return true;
+}
+
+static bool fake_purge(void *start, size_t bytes) {
+  check_whole_pages(start, bytes);
+  if (call_fails(HAK_OS_FAKE_PURGE) || !hak_os_linux()->purge(start, bytes)) return false;
+  hak_add_relaxed(&purged_bytes, bytes);
+  return true;
+}
+
+static void *fake_remap(void *start, size_t old_bytes, size_t new_bytes, void *target) {
+  check_whole_pages(start, old_bytes);
+  check_whole_pages(target, new_bytes);
+  if (call_fails(HAK_OS_FAKE_REMAP)) return NULL;
+  void *p = hak_os_linux()->remap(start, old_bytes, new_bytes, target);
+  if (p == NULL) return NULL;
+  // Onto a target the mapping that was there takes the place of the old one.
+  hak_sub_relaxed(&mapped_bytes, old_bytes);
+  if (target == NULL) hak_add_relaxed(&mapped_bytes, new_bytes);
+  return p;
+}
+
+static void fake_huge_pages(void *start, size_t bytes, bool wanted) {
+  check_whole_pages(start, bytes);
+  (void)fails(HAK_OS_FAKE_HUGE_PAGES);
+  hak_os_linux()->huge_pages(start, bytes, wanted);
+}
+
+static uint64_t fake_now_ms(void) {
+  (void)fails(HAK_OS_FAKE_NOW);
+  return hak_load_relaxed(&clock_ms);
+}
+
+static struct hak_os fake = {
+    .page_bytes = 4096,
+    .map = fake_map,
+    .unmap = fake_unmap,
+    .purge = fake_purge,
+    .remap = fake_remap,
+    .huge_pages = fake_huge_pages,
+    .now_ms = fake_now_ms,
+};
+
+const struct hak_os *hak_os_fake(void) { return &fake; }
+
+void hak_os_fake_reset(size_t page_bytes) {
+  for (size_t i = 0; i < HAK_OS_FAKE_CALLS; ++i) {
+    hak_store_relaxed(&calls[i].count, 0);
+    hak_store_relaxed(&calls[i].fail_count, 0);
+  }
+  hak_store_relaxed(&mapped_bytes, 0);
+  hak_store_relaxed(&purged_bytes, 0);
+  hak_store_relaxed(&clock_ms, 0);
+  fake.page_bytes = hak_max(page_bytes, hak_os_linux()->page_bytes);
+}
+
+void hak_os_fake_fail(enum hak_os_fake_call call, size_t nth, size_t count) {
+  hak_store_relaxed(&calls[call].fail_count, 0);
+  hak_store_relaxed(&calls[call].fail_first, hak_load_relaxed(&calls[call].count) + nth);
+  hak_store_relaxed(&calls[call].fail_count, count);
+}
+
+void hak_os_fake_succeed(void) {
+  for (size_t i = 0; i < HAK_OS_FAKE_CALLS; ++i) hak_store_relaxed(&calls[i].fail_count, 0);
+}
+
+size_t hak_os_fake_count(enum hak_os_fake_call call) { return hak_load_relaxed(&calls[call].count); }
+size_t hak_os_fake_mapped_bytes(void) { return hak_load_relaxed(&mapped_bytes); }
+size_t hak_os_fake_purged_bytes(void) { return hak_load_relaxed(&purged_bytes); }
+void hak_os_fake_advance_ms(uint64_t ms) { hak_add_relaxed(&clock_ms, ms); }

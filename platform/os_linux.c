@@ -1,0 +1,109 @@
+#define _GNU_SOURCE  // mremap
+
+#include <errno.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#include "base/atomic.h"
+#include "base/bits.h"
+#include "platform/os.h"
+
+// A range that one thread gives back may be mapped by another at once, which then writes the descriptors of the same
+// addresses. The kernel orders the two; this tells the memory model (and tsan) so: the release before a range is given
+// back pairs with the acquire after one is mapped.
+static size_t n_given_back;  // atomic
+
+static void before_giving_back(void) { (void)__atomic_fetch_add(&n_given_back, 1, __ATOMIC_RELEASE); }
+static void after_mapping(void) { (void)hak_load_acquire(&n_given_back); }
+
+static void *linux_map(void *hint, size_t bytes) {
+  int saved_errno = errno;
+  void *p = mmap(hint, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  errno = saved_errno;
+  after_mapping();
+  return p == MAP_FAILED ? NULL : p;
+}
+
+static bool linux_unmap(void *start, size_t bytes) {
+  int saved_errno = errno;
+  before_giving_back();
+  bool done = munmap(start, bytes) == 0;
+  errno = saved_errno;
+  return done;
+}
+
+static bool linux_purge(void *start, size_t bytes) {
+  int saved_errno = errno;
+  bool done = madvise(start, bytes, MADV_DONTNEED) == 0;
+  errno = saved_errno;
+  return done;
+}
+
+// The kernel unmaps the target before it looks whether it can move the source (which it cannot if, say, the program has
+// protected a part of it). This takes the range again; a range that is still mapped stays as it is.
+static void restore_target(void *target, size_t bytes) {
+  void *p = mmap(target, bytes, PROT_READ | PROT_WRITE,
+                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+  // Kernels before 4.17 take the address for a hint.
+  if (p != MAP_FAILED && p != target) (void)munmap(p, bytes);
+}
+
+static void *linux_remap(void *start, size_t old_bytes, size_t new_bytes, void *target) {
+  int saved_errno = errno;
+  before_giving_back();
+  void *p = target == NULL ? mremap(start, old_bytes, new_bytes, 0)
+                           : mremap(start, old_bytes, new_bytes, MREMAP_MAYMOVE | MREMAP_FIXED, target);
+  if (p == MAP_FAILED && target != NULL) restore_target(target, new_bytes);
+  errno = saved_errno;
+  after_mapping();
+  return p == MAP_FAILED ? NULL : p;
+}
+
+static void linux_huge_pages(void *start, size_t bytes, bool wanted) {
+  int saved_errno = errno;
+  (void)madvise(start, bytes, wanted ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+  errno = saved_errno;
+}
+
+static uint64_t linux_now_ms(void) {
+  struct timespec now;
+  // The coarse clock is read without a system call; it cannot fail where the kernel is younger than 2.6.32.
+  (void)clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+  return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+const struct hak_os *hak_os_linux(void) {
+  static struct hak_os os = {
+      .map = linux_map,
+      .unmap = linux_unmap,
+      .purge = linux_purge,
+      .remap = linux_remap,
+      .huge_pages = linux_huge_pages,
+      .now_ms = linux_now_ms,
+  };
+  // Every thread that gets here stores the same value. getauxval, because sysconf may open files.
+  if (__atomic_load_n(&os.page_bytes, __ATOMIC_RELAXED) == 0) {
+    __atomic_store_n(&os.page_bytes, getauxval(AT_PAGESZ), __ATOMIC_RELAXED);
+  }
+  return &os;
+}
+
+void *hak_os_map_aligned(const struct hak_os *os, void *hint, size_t bytes, size_t alignment) {
+  char *p = os->map(hint, bytes);
+  if (p == NULL || ((uintptr_t)p & (alignment - 1)) == 0) return p;
+
+  // The kernel packs mappings without regard to our alignment: map more, and give both ends back.
+  os->unmap(p, bytes);
+  size_t slack = alignment - os->page_bytes;
+  if (bytes + slack < bytes) return NULL;
+  p = os->map(NULL, bytes + slack);
+  if (p == NULL) return NULL;
+  char *start = (char *)hak_round_up((uintptr_t)p, alignment);
+  char *end = start + bytes;
+  size_t head = (size_t)(start - p);
+  size_t tail = slack - head;
+  if (head != 0) os->unmap(p, head);
+  if (tail != 0) os->unmap(end, tail);
+  return start;
+}
