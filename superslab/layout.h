@@ -1,0 +1,61 @@
+// The geometry of address space, shared by all tiers.
+//
+//   region   4 GiB   what one lazily backed table of descriptors covers      address bits 47..32
+//   SuperSlab 2 MiB  the unit that is mapped, one transparent huge page      address bits 31..21
+//   slab     64 KiB  the unit of ownership, 32 to a SuperSlab                address bits 20..16
+#ifndef HAKMEM_SUPERSLAB_LAYOUT_H_
+#define HAKMEM_SUPERSLAB_LAYOUT_H_
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define HAK_SLAB_SHIFT 16
+#define HAK_SLAB_BYTES ((size_t)1 << HAK_SLAB_SHIFT)
+
+#define HAK_SUPERSLAB_SHIFT 21
+#define HAK_SUPERSLAB_BYTES ((size_t)1 << HAK_SUPERSLAB_SHIFT)
+#define HAK_SUPERSLAB_SLABS ((size_t)32)
+
+#define HAK_REGION_SHIFT 32
+#define HAK_REGION_SLABS ((size_t)1 << (HAK_REGION_SHIFT - HAK_SLAB_SHIFT))
+#define HAK_REGION_SUPERSLABS ((size_t)1 << (HAK_REGION_SHIFT - HAK_SUPERSLAB_SHIFT))
+
+// User space addresses have 47 bits; the kernel hands out more only to who asks for them by a hint, which nobody here
+// does. Pointers above are foreign.
+#define HAK_ADDRESS_BITS 47
+#define HAK_REGIONS ((size_t)1 << (HAK_ADDRESS_BITS - HAK_REGION_SHIFT))
+
+// A slab's kind says who owns its blocks, and, for blocks of equal size, which size class they have.
+//   0          not ours
+//   1..64      Tiny: blocks of 16 * kind bytes
+//   65..104    Mid: class kind - 65 of mid/mid_class.h
+//   126        ACE
+//   127        Huge (the first slab of a mapping only)
+#define HAK_KIND_NONE 0
+#define HAK_KIND_TINY_FIRST 1
+#define HAK_KIND_TINY_LAST 64
+#define HAK_KIND_MID_FIRST 65
+#define HAK_KIND_MID_LAST 104
+#define HAK_KIND_ACE 126
+#define HAK_KIND_HUGE 127
+#define HAK_KINDS 128
+
+// The runs of slabs that blocks of one kind of Tiny or Mid are cut from: 64 KiB for blocks to 2 KiB, 128 KiB to 4 KiB,
+// and so on to 1 MiB, so that a run of Mid has 31 blocks or more. A run is aligned to its own length, of which this is
+// the logarithm.
+static inline unsigned hak_kind_run_shift(size_t kind) {
+  if (kind < HAK_KIND_MID_FIRST) return HAK_SLAB_SHIFT;
+  return HAK_SLAB_SHIFT + ((unsigned)kind - HAK_KIND_MID_FIRST) / 8;
+}
+
+static inline size_t hak_kind_run_slabs(size_t kind) {
+  return (size_t)1 << (hak_kind_run_shift(kind) - HAK_SLAB_SHIFT);
+}
+
+// The first address of the run that holds the block of `kind` at `address`.
+static inline uintptr_t hak_kind_run_base(size_t kind, uintptr_t address) {
+  unsigned shift = hak_kind_run_shift(kind);
+  return address >> shift << shift;
+}
+
+#endif  // HAKMEM_SUPERSLAB_LAYOUT_H_

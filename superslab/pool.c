@@ -1,0 +1,277 @@
+#include "superslab/pool.h"
+
+#include "base/atomic.h"
+#include "base/bits.h"
+#include "base/compiler.h"
+#include "platform/report.h"
+#include "superslab/registry.h"
+#include "superslab/superslab.h"
+
+#define META_CHUNK_BYTES ((size_t)64 * 1024)
+
+void hak_pool_init(struct hak_pool *pool, const struct hak_os *os) {
+  *pool = (struct hak_pool){.os = os, .purge_delay_ms = HAK_POOL_PURGE_DELAY_MS};
+  pthread_mutex_init(&pool->lock, NULL);
+}
+
+void hak_pool_lock(struct hak_pool *pool) { pthread_mutex_lock(&pool->lock); }
+void hak_pool_unlock(struct hak_pool *pool) { pthread_mutex_unlock(&pool->lock); }
+
+// Lists
+
+static size_t n_free(const struct hak_superslab *superslab) { return (size_t)__builtin_popcount(superslab->free_map); }
+
+static void link_by_free(struct hak_pool *pool, struct hak_superslab *superslab) {
+  size_t n = n_free(superslab);
+  if (n == 0) return;
+  superslab->prev = NULL;
+  superslab->next = pool->by_free[n];
+  if (superslab->next != NULL) superslab->next->prev = superslab;
+  pool->by_free[n] = superslab;
+  pool->with_free |= (uint64_t)1 << n;
+}
+
+static void unlink_by_free(struct hak_pool *pool, struct hak_superslab *superslab) {
+  size_t n = n_free(superslab);
+  if (n == 0) return;
+  if (superslab->next != NULL) superslab->next->prev = superslab->prev;
+  if (superslab->prev != NULL) {
+    superslab->prev->next = superslab->next;
+  } else {
+    pool->by_free[n] = superslab->next;
+    if (superslab->next == NULL) pool->with_free &= ~((uint64_t)1 << n);
+  }
+}
+
+static void unlink_dirty(struct hak_pool *pool, struct hak_superslab *superslab) {
+  if (superslab->dirty_next != NULL) {
+    superslab->dirty_next->dirty_prev = superslab->dirty_prev;
+  } else {
+    pool->dirty_last = superslab->dirty_prev;
+  }
+  if (superslab->dirty_prev != NULL) {
+    superslab->dirty_prev->dirty_next = superslab->dirty_next;
+  } else {
+    pool->dirty_first = superslab->dirty_next;
+  }
+}
+
+static void append_dirty(struct hak_pool *pool, struct hak_superslab *superslab) {
+  superslab->dirty_next = NULL;
+  superslab->dirty_prev = pool->dirty_last;
+  if (pool->dirty_last != NULL) {
+    pool->dirty_last->dirty_next = superslab;
+  } else {
+    pool->dirty_first = superslab;
+  }
+  pool->dirty_last = superslab;
+}
+
+static void set_dirty_map(struct hak_pool *pool, struct hak_superslab *superslab, uint32_t dirty_map) {
+  if (superslab->dirty_map != 0) unlink_dirty(pool, superslab);
+  superslab->dirty_map = dirty_map;
+  if (dirty_map != 0) append_dirty(pool, superslab);
+}
+
+// Growth
+
+static bool register_superslabs_locked(struct hak_pool *pool, uintptr_t base, size_t count) {
+  for (size_t i = 0; i < count; ++i) {
+    if (!hak_registry_cover(pool->os, base + i * HAK_SUPERSLAB_BYTES)) return false;
+  }
+  for (size_t i = 0; i < count; ++i) {
+    struct hak_superslab *superslab = hak_superslab_descriptor(base + i * HAK_SUPERSLAB_BYTES);
+    *superslab = (struct hak_superslab){.base = base + i * HAK_SUPERSLAB_BYTES, .free_map = HAK_SUPERSLAB_ALL_FREE};
+    link_by_free(pool, superslab);
+  }
+  hak_add_relaxed(&pool->n_superslabs, count);
+  return true;
+}
+
+static bool grow_locked(struct hak_pool *pool, size_t count) {
+  // Below the last one, where the kernel's own top-down search would go as well: neighbours share one mapping.
+  size_t bytes = count * HAK_SUPERSLAB_BYTES;
+  void *hint = pool->last_mapped > bytes ? (void *)(pool->last_mapped - bytes) : NULL;
+  uintptr_t base = (uintptr_t)hak_os_map_aligned(pool->os, hint, bytes, HAK_SUPERSLAB_BYTES);
+  if (base == 0) return false;
+  if (!register_superslabs_locked(pool, base, count)) {
+    pool->os->unmap((void *)base, bytes);
+    return false;
+  }
+  pool->last_mapped = base;
+  return true;
+}
+
+// Return
+
+static void purge_locked(struct hak_pool *pool, struct hak_superslab *superslab, uint64_t now) {
+  uint32_t dirty = superslab->dirty_map;
+  uint32_t kept = 0;
+  for (uint32_t rest = dirty; rest != 0;) {
+    size_t first = (size_t)__builtin_ctz(rest);
+    uint32_t from_first = ~(rest >> first);
+    size_t count = from_first == 0 ? HAK_SUPERSLAB_SLABS - first : (size_t)__builtin_ctz(from_first);
+    uint32_t mask = hak_superslab_mask(first, count);
+    if (!pool->os->purge((void *)(superslab->base + first * HAK_SLAB_BYTES), count * HAK_SLAB_BYTES)) kept |= mask;
+    rest &= ~mask;
+  }
+  set_dirty_map(pool, superslab, kept);
+  // What cannot be purged (locked memory) is asked for again, but neither soon nor before all others.
+  if (kept != 0) superslab->freed_ms = now + HAK_POOL_PURGE_DELAY_MS;
+}
+
+static bool unmap_locked(struct hak_pool *pool, struct hak_superslab *superslab) {
+  // Out of the lists first: once it is unmapped, another pool may get its addresses and with them its descriptor.
+  uint32_t dirty = superslab->dirty_map;
+  unlink_by_free(pool, superslab);
+  set_dirty_map(pool, superslab, 0);
+  superslab->free_map = 0;
+  if (pool->os->unmap((void *)superslab->base, HAK_SUPERSLAB_BYTES)) {
+    hak_sub_relaxed(&pool->n_superslabs, 1);
+    return true;
+  }
+  superslab->free_map = HAK_SUPERSLAB_ALL_FREE;
+  link_by_free(pool, superslab);
+  set_dirty_map(pool, superslab, dirty);
+  return false;
+}
+
+static size_t dirty_bytes(const struct hak_superslab *superslab) {
+  return (size_t)__builtin_popcount(superslab->dirty_map) * HAK_SLAB_BYTES;
+}
+
+// Gives back the pages of `superslab` and, if all of it is free, the address space. Returns the bytes.
+static size_t return_locked(struct hak_pool *pool, struct hak_superslab *superslab, uint64_t now) {
+  size_t bytes = dirty_bytes(superslab);
+  if (superslab->free_map == HAK_SUPERSLAB_ALL_FREE && unmap_locked(pool, superslab)) return bytes;
+  purge_locked(pool, superslab, now);
+  return bytes - dirty_bytes(superslab);
+}
+
+static void tick_locked(struct hak_pool *pool, uint64_t now) {
+  struct hak_superslab *superslab;
+  while ((superslab = pool->dirty_first) != NULL && superslab->freed_ms <= now &&
+         now - superslab->freed_ms >= pool->purge_delay_ms) {
+    (void)return_locked(pool, superslab, now);
+  }
+}
+
+// Runs
+
+// The fullest SuperSlab that has room, so that the emptier ones can become empty.
+static struct hak_superslab *find_locked(struct hak_pool *pool, size_t n_slabs) {
+  uint64_t candidates = pool->with_free & ~(((uint64_t)1 << n_slabs) - 1);
+  while (candidates != 0) {
+    unsigned n = (unsigned)__builtin_ctzl(candidates);
+    for (struct hak_superslab *superslab = pool->by_free[n]; superslab != NULL; superslab = superslab->next) {
+      if (hak_superslab_runs(superslab->free_map, n_slabs) != 0) return superslab;
+    }
+    candidates &= candidates - 1;
+  }
+  return NULL;
+}
+
+static uintptr_t take_locked(struct hak_pool *pool, struct hak_superslab *superslab, size_t n_slabs, bool *zeroed) {
+  // Slabs that still hold pages first: their first touch does not fault.
+  uint32_t runs = hak_superslab_runs(superslab->free_map, n_slabs);
+  uint32_t backed_runs = runs & hak_superslab_runs(superslab->dirty_map, n_slabs);
+  size_t first = (size_t)__builtin_ctz(backed_runs != 0 ? backed_runs : runs);
+  uint32_t mask = hak_superslab_mask(first, n_slabs);
+  if (zeroed != NULL) *zeroed = (superslab->dirty_map & mask) == 0;
+
+  unlink_by_free(pool, superslab);
+  superslab->free_map &= ~mask;
+  link_by_free(pool, superslab);
+  if ((superslab->dirty_map & mask) != 0) set_dirty_map(pool, superslab, superslab->dirty_map & ~mask);
+  hak_add_relaxed(&pool->n_slabs_used, n_slabs);
+  return superslab->base + first * HAK_SLAB_BYTES;
+}
+
+uintptr_t hak_pool_acquire(struct hak_pool *pool, size_t n_slabs, bool hot, bool *zeroed) {
+  HAK_CHECK(hak_is_power_of_two(n_slabs) && n_slabs <= HAK_SUPERSLAB_SLABS);
+  uint64_t now = pool->os->now_ms();
+  hak_pool_lock(pool);
+  struct hak_superslab *superslab = find_locked(pool, n_slabs);
+  if (superslab == NULL && ((hot && grow_locked(pool, 2)) || grow_locked(pool, 1))) {
+    superslab = find_locked(pool, n_slabs);
+  }
+  uintptr_t base = superslab == NULL ? 0 : take_locked(pool, superslab, n_slabs, zeroed);
+  tick_locked(pool, now);
+  hak_pool_unlock(pool);
+  return base;
+}
+
+void hak_pool_release(struct hak_pool *pool, uintptr_t base, size_t n_slabs) {
+  uint64_t now = pool->os->now_ms();
+  hak_pool_lock(pool);
+  struct hak_superslab *superslab = hak_superslab_descriptor(base);
+  uint32_t mask = hak_superslab_mask((base >> HAK_SLAB_SHIFT) % HAK_SUPERSLAB_SLABS, n_slabs);
+  HAK_CHECK((superslab->free_map & mask) == 0);
+  unlink_by_free(pool, superslab);
+  superslab->free_map |= mask;
+  superslab->freed_ms = now;
+  link_by_free(pool, superslab);
+  set_dirty_map(pool, superslab, superslab->dirty_map | mask);
+  hak_sub_relaxed(&pool->n_slabs_used, n_slabs);
+  tick_locked(pool, now);
+  hak_pool_unlock(pool);
+}
+
+void hak_pool_tick(struct hak_pool *pool) {
+  uint64_t now = pool->os->now_ms();
+  hak_pool_lock(pool);
+  tick_locked(pool, now);
+  hak_pool_unlock(pool);
+}
+
+size_t hak_pool_trim(struct hak_pool *pool, size_t keep_bytes) {
+  uint64_t now = pool->os->now_ms();
+  size_t kept = 0;
+  size_t returned = 0;
+  hak_pool_lock(pool);
+  // What cannot be purged goes to the end of the list, where it is not met again.
+  struct hak_superslab *last = pool->dirty_last;
+  struct hak_superslab *next;
+  for (struct hak_superslab *superslab = pool->dirty_first; superslab != NULL; superslab = next) {
+    next = superslab == last ? NULL : superslab->dirty_next;
+    size_t bytes = dirty_bytes(superslab);
+    if (kept + bytes <= keep_bytes) {
+      kept += bytes;
+    } else {
+      returned += return_locked(pool, superslab, now);
+    }
+  }
+  // What is wholly free and was purged before only holds address space.
+  for (struct hak_superslab *superslab = pool->by_free[HAK_SUPERSLAB_SLABS]; superslab != NULL; superslab = next) {
+    next = superslab->next;
+    if (superslab->dirty_map == 0) (void)unmap_locked(pool, superslab);
+  }
+  hak_pool_unlock(pool);
+  return returned;
+}
+
+void hak_pool_destroy(struct hak_pool *pool) {
+  (void)hak_pool_trim(pool, 0);
+  pthread_mutex_destroy(&pool->lock);
+}
+
+// Metadata
+
+void *hak_pool_meta_alloc(struct hak_pool *pool, size_t bytes) {
+  bytes = hak_round_up(bytes, HAK_DESCRIPTOR_BYTES);
+  hak_pool_lock(pool);
+  if ((size_t)(pool->meta_end - pool->meta_next) < bytes) {
+    size_t chunk_bytes = hak_round_up(hak_max(bytes, META_CHUNK_BYTES), pool->os->page_bytes);
+    char *chunk = pool->os->map(NULL, chunk_bytes);
+    if (chunk == NULL) {
+      hak_pool_unlock(pool);
+      return NULL;
+    }
+    pool->meta_next = chunk;
+    pool->meta_end = chunk + chunk_bytes;
+  }
+  void *block = pool->meta_next;
+  pool->meta_next += bytes;
+  hak_pool_unlock(pool);
+  return block;
+}

@@ -1,0 +1,78 @@
+// The pool of SuperSlabs: where every tier gets runs of slabs and gives them back.
+//
+// When no SuperSlab has room, the pool maps another one; there is no fixed maximum. A slab that was given back keeps
+// its pages for a while, since to fault them in again costs more than anything else an allocator does; when it was not
+// taken again within the decay time its pages return to the operating system, and a SuperSlab that is wholly free
+// leaves the process.
+#ifndef HAKMEM_SUPERSLAB_POOL_H_
+#define HAKMEM_SUPERSLAB_POOL_H_
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "platform/os.h"
+#include "superslab/layout.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct hak_superslab;
+
+#define HAK_POOL_PURGE_DELAY_MS 1000
+
+// The fields belong to pool.c. Lock rank: innermost, no other lock is taken under it.
+struct hak_pool {
+  const struct hak_os *os;
+  pthread_mutex_t lock;
+  // SuperSlabs by their number of free slabs, 1 to 32; bit n of with_free says that by_free[n] is not empty.
+  uint64_t with_free;
+  struct hak_superslab *by_free[HAK_SUPERSLAB_SLABS + 1];
+  // SuperSlabs with free slabs that may hold pages, the longest unused first.
+  struct hak_superslab *dirty_first, *dirty_last;
+  uintptr_t last_mapped;
+  uint64_t purge_delay_ms;
+  char *meta_next, *meta_end;
+  // Statistics, readable without the lock: atomic, relaxed.
+  size_t n_superslabs;
+  size_t n_slabs_used;
+};
+
+// Prepares an empty pool over `os`; nothing is mapped until the first run is asked for. Several pools may exist.
+void hak_pool_init(struct hak_pool *pool, const struct hak_os *os);
+
+// Gives all wholly free SuperSlabs back, forgets the rest. For tests: what is still in use must not be used again.
+void hak_pool_destroy(struct hak_pool *pool);
+
+// A run of `n_slabs` contiguous slabs (1, 2, 4, 8, 16 or 32), aligned to its own size. Its address, or 0 when
+// the operating system refuses. *zeroed (may be NULL) tells if all of it is known to be zero. With `hot`, growth is by
+// two SuperSlabs instead of one. The caller sets the registry's entries. Any thread. Cost: the pool's lock; system
+// calls once per SuperSlab.
+uintptr_t hak_pool_acquire(struct hak_pool *pool, size_t n_slabs, bool hot, bool *zeroed);
+
+// Takes back the run at `base`; the caller has cleared the registry's entries. Any thread.
+void hak_pool_release(struct hak_pool *pool, uintptr_t base, size_t n_slabs);
+
+// Returns the pages that were free for longer than the decay time. Any thread; called on slow paths, cheap when
+// nothing is due.
+void hak_pool_tick(struct hak_pool *pool);
+
+// Returns the pages of all free slabs and all wholly free SuperSlabs but `keep_bytes` to the operating system; the
+// number of bytes returned, as far as known (pages that were never touched count).
+size_t hak_pool_trim(struct hak_pool *pool, size_t keep_bytes);
+
+// Zeroed metadata memory of `bytes` bytes, aligned to 64, that lives as long as the pool. NULL when the operating
+// system refuses. Any thread.
+void *hak_pool_meta_alloc(struct hak_pool *pool, size_t bytes);
+
+// For fork: the lock is taken before, and given back on both sides after.
+void hak_pool_lock(struct hak_pool *pool);
+void hak_pool_unlock(struct hak_pool *pool);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif  // HAKMEM_SUPERSLAB_POOL_H_

@@ -1,0 +1,496 @@
+// The pool over a fake operating system: growth, choice of runs, decay, trim, and every failure of the system beneath.
+#include "superslab/pool.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <map>
+#include <random>
+#include <set>
+#include <vector>
+
+#include "platform/os_fake.h"
+#include "superslab/registry.h"
+
+namespace {
+
+constexpr size_t kSlab = HAK_SLAB_BYTES;
+constexpr size_t kAll = HAK_SUPERSLAB_SLABS;
+
+class Pool : public ::testing::Test {
+ protected:
+  void SetUp() override { Start(4096); }
+
+  // All was released, or the test shows a leak.
+  void TearDown() override {
+    hak_os_fake_succeed();
+    EXPECT_EQ(pool_.n_slabs_used, 0u);
+    hak_pool_destroy(&pool_);
+    EXPECT_EQ(pool_.n_superslabs, 0u);
+  }
+
+  void Start(size_t page_bytes) {
+    hak_os_fake_reset(page_bytes);
+    hak_pool_init(&pool_, hak_os_fake());
+  }
+
+  uintptr_t Acquire(size_t n_slabs) { return hak_pool_acquire(&pool_, n_slabs, false, nullptr); }
+  uintptr_t Acquire(size_t n_slabs, bool *zeroed) { return hak_pool_acquire(&pool_, n_slabs, false, zeroed); }
+  void Release(uintptr_t base, size_t n_slabs = 1) { hak_pool_release(&pool_, base, n_slabs); }
+
+  std::vector<uintptr_t> AcquireMany(size_t count, size_t n_slabs = 1) {
+    std::vector<uintptr_t> runs;
+    for (size_t i = 0; i < count; ++i) runs.push_back(Acquire(n_slabs));
+    return runs;
+  }
+  void ReleaseAll(const std::vector<uintptr_t> &runs, size_t n_slabs = 1) {
+    for (uintptr_t run : runs) Release(run, n_slabs);
+  }
+
+  // The slabs in use of a SuperSlab with `n_free` free ones; no other SuperSlab has any.
+  std::vector<uintptr_t> SuperslabWithFree(size_t n_free) {
+    std::vector<uintptr_t> slabs = AcquireMany(kAll);
+    for (; n_free != 0; --n_free) {
+      Release(slabs.back());
+      slabs.pop_back();
+    }
+    return slabs;
+  }
+
+  static uintptr_t SuperslabOf(uintptr_t address) { return address / HAK_SUPERSLAB_BYTES; }
+  static void Write(uintptr_t base, size_t n_slabs = 1) {
+    memset(reinterpret_cast<void *>(base), 0xa5, n_slabs * kSlab);
+  }
+  static bool IsZero(uintptr_t base, size_t n_slabs = 1) {
+    const auto *p = reinterpret_cast<const unsigned char *>(base);
+    return p[0] == 0 && memcmp(p, p + 1, n_slabs * kSlab - 1) == 0;
+  }
+
+  hak_pool pool_;
+};
+
+// Growth
+
+TEST_F(Pool, MapsNothingBeforeTheFirstRequest) { EXPECT_EQ(hak_os_fake_count(HAK_OS_FAKE_MAP), 0u); }
+
+TEST_F(Pool, FillsASuperslabWith32DistinctSlabsAndThenMapsAnother) {
+  std::vector<uintptr_t> slabs = AcquireMany(32);
+  std::set<uintptr_t> distinct(slabs.begin(), slabs.end());
+  EXPECT_EQ(distinct.size(), 32u);
+  EXPECT_EQ(SuperslabOf(*distinct.begin()), SuperslabOf(*distinct.rbegin()));
+  EXPECT_EQ(pool_.n_superslabs, 1u);
+  EXPECT_EQ(pool_.n_slabs_used, 32u);
+
+  slabs.push_back(Acquire(1));
+  EXPECT_EQ(pool_.n_superslabs, 2u);
+  EXPECT_EQ(pool_.n_slabs_used, 33u);
+  EXPECT_NE(SuperslabOf(slabs[32]), SuperslabOf(slabs[0]));
+  ReleaseAll(slabs);
+}
+
+TEST_F(Pool, HasNoFixedMaximumOfSuperslabs) {
+  std::vector<uintptr_t> runs = AcquireMany(300, kAll);
+  std::set<uintptr_t> distinct(runs.begin(), runs.end());
+  EXPECT_EQ(distinct.count(0), 0u);
+  EXPECT_EQ(distinct.size(), 300u);
+  EXPECT_EQ(pool_.n_superslabs, 300u);
+  ReleaseAll(runs, kAll);
+  hak_pool_trim(&pool_, 0);
+  EXPECT_EQ(pool_.n_superslabs, 0u);
+}
+
+TEST_F(Pool, GrowsByTwoNeighboursForAHotClass) {
+  std::vector<uintptr_t> slabs;
+  for (int i = 0; i < 64; ++i) slabs.push_back(hak_pool_acquire(&pool_, 1, true, nullptr));
+  EXPECT_EQ(pool_.n_superslabs, 2u);
+  std::set<uintptr_t> distinct(slabs.begin(), slabs.end());
+  EXPECT_EQ(distinct.size(), 64u);
+  EXPECT_EQ(*distinct.rbegin() - *distinct.begin(), 63 * kSlab);
+  ReleaseAll(slabs);
+}
+
+TEST_F(Pool, GrowsByOneForAHotClassWhenThereIsNoRoomForTwo) {
+  hak_os_fake_fail(HAK_OS_FAKE_MAP, 1, 1);
+  uintptr_t slab = hak_pool_acquire(&pool_, 1, true, nullptr);
+  EXPECT_NE(slab, 0u);
+  EXPECT_EQ(pool_.n_superslabs, 1u);
+  Release(slab);
+}
+
+// Choice
+
+TEST_F(Pool, AlignsRunsToTheirLength) {
+  std::vector<std::pair<uintptr_t, size_t>> runs;
+  for (int i = 0; i < 20; ++i) {
+    for (size_t n_slabs = 1; n_slabs <= kAll; n_slabs *= 2) {
+      runs.emplace_back(Acquire(n_slabs), n_slabs);
+      EXPECT_EQ(runs.back().first % (n_slabs * kSlab), 0u) << n_slabs;
+    }
+  }
+  // 20 * 32 slabs of the shorter runs lack one slab in each 32.
+  EXPECT_EQ(pool_.n_superslabs, 40u);
+  for (auto [base, n_slabs] : runs) Release(base, n_slabs);
+}
+
+TEST_F(Pool, TakesFromTheFullestSuperslabThatHasRoom) {
+  std::vector<uintptr_t> used[3];
+  const size_t n_free[3] = {12, 3, 7};
+  for (int i = 0; i < 3; ++i) used[i] = SuperslabWithFree(0);
+  for (int i = 0; i < 3; ++i) {
+    for (size_t n = n_free[i]; n != 0; --n) {
+      Release(used[i].back());
+      used[i].pop_back();
+    }
+  }
+  for (int expected : {1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 0}) {
+    uintptr_t slab = Acquire(1);
+    EXPECT_EQ(SuperslabOf(slab), SuperslabOf(used[expected][0]));
+    used[expected].push_back(slab);
+  }
+  EXPECT_EQ(pool_.n_superslabs, 3u);
+  for (auto &slabs : used) ReleaseAll(slabs);
+}
+
+TEST_F(Pool, PassesOverAFullerSuperslabWithoutAnAlignedRun) {
+  std::vector<uintptr_t> fuller = AcquireMany(32);
+  std::vector<uintptr_t> emptier = AcquireMany(32);
+  std::sort(fuller.begin(), fuller.end());
+  std::sort(emptier.begin(), emptier.end());
+  for (size_t i = 1; i < 32; i += 4) Release(fuller[i]);  // 8 free slabs, none beside another
+  for (size_t i = 16; i < 32; ++i) Release(emptier[i]);   // 16 in a row
+  uintptr_t run = Acquire(8);
+  EXPECT_EQ(SuperslabOf(run), SuperslabOf(emptier[0]));
+  EXPECT_EQ(pool_.n_superslabs, 2u);
+  Release(run, 8);
+  for (size_t i = 0; i < 32; ++i) {
+    if (i % 4 != 1) Release(fuller[i]);
+  }
+  for (size_t i = 0; i < 16; ++i) Release(emptier[i]);
+}
+
+TEST_F(Pool, PrefersASlabThatStillHasItsPages) {
+  std::vector<uintptr_t> slabs = AcquireMany(10);
+  std::sort(slabs.begin(), slabs.end());
+  uintptr_t last = slabs.back();
+  Release(last);
+  bool zeroed = true;
+  EXPECT_EQ(Acquire(1, &zeroed), last);
+  EXPECT_FALSE(zeroed);
+  ReleaseAll(slabs);
+}
+
+// Decay
+
+TEST_F(Pool, ReturnsPagesAfterTheDecayTimeAndNotBefore) {
+  std::vector<uintptr_t> slabs = SuperslabWithFree(0);
+  Write(slabs.back());
+  Release(slabs.back());
+  hak_os_fake_advance_ms(HAK_POOL_PURGE_DELAY_MS - 1);
+  hak_pool_tick(&pool_);
+  EXPECT_EQ(hak_os_fake_purged_bytes(), 0u);
+  hak_os_fake_advance_ms(1);
+  hak_pool_tick(&pool_);
+  EXPECT_EQ(hak_os_fake_purged_bytes(), kSlab);
+  EXPECT_TRUE(IsZero(slabs.back()));
+  // Once is enough.
+  hak_os_fake_advance_ms(10 * HAK_POOL_PURGE_DELAY_MS);
+  hak_pool_tick(&pool_);
+  EXPECT_EQ(hak_os_fake_count(HAK_OS_FAKE_PURGE), 1u);
+  slabs.pop_back();
+  ReleaseAll(slabs);
+}
+
+TEST_F(Pool, DecaysOnAllocationAndOnFreeAlike) {
+  std::vector<uintptr_t> early = SuperslabWithFree(1);
+  std::vector<uintptr_t> other = SuperslabWithFree(0);
+  std::vector<uintptr_t> another = SuperslabWithFree(4);
+  hak_os_fake_advance_ms(HAK_POOL_PURGE_DELAY_MS);
+  size_t before = hak_os_fake_purged_bytes();
+  Release(other.back());
+  other.pop_back();
+  EXPECT_GT(hak_os_fake_purged_bytes(), before);
+
+  hak_os_fake_advance_ms(HAK_POOL_PURGE_DELAY_MS);
+  before = hak_os_fake_purged_bytes();
+  another.push_back(Acquire(2));
+  EXPECT_GT(hak_os_fake_purged_bytes(), before);
+  Release(another.back(), 2);
+  another.pop_back();
+  ReleaseAll(early);
+  ReleaseAll(other);
+  ReleaseAll(another);
+}
+
+TEST_F(Pool, LetsAWhollyFreeSuperslabLeaveAfterTheDecayTime) {
+  ReleaseAll(AcquireMany(32));
+  EXPECT_EQ(pool_.n_superslabs, 1u);
+  EXPECT_EQ(pool_.n_slabs_used, 0u);
+  size_t mapped = hak_os_fake_mapped_bytes();
+  hak_os_fake_advance_ms(HAK_POOL_PURGE_DELAY_MS);
+  hak_pool_tick(&pool_);
+  EXPECT_EQ(pool_.n_superslabs, 0u);
+  EXPECT_EQ(hak_os_fake_mapped_bytes(), mapped - HAK_SUPERSLAB_BYTES);
+}
+
+TEST_F(Pool, KeepsWhatIsUsedAgainWithinTheDecayTime) {
+  std::vector<uintptr_t> slabs = AcquireMany(2);
+  for (int i = 0; i < 100; ++i) {
+    Write(slabs[1]);
+    Release(slabs[1]);
+    hak_os_fake_advance_ms(HAK_POOL_PURGE_DELAY_MS / 2);
+    slabs[1] = Acquire(1);
+    EXPECT_FALSE(IsZero(slabs[1]));
+  }
+  EXPECT_EQ(hak_os_fake_count(HAK_OS_FAKE_PURGE), 0u);
+  ReleaseAll(slabs);
+}
+
+// Trim
+
+TEST_F(Pool, TrimReturnsAllThatIsFreeAndSaysHowMuch) {
+  std::vector<uintptr_t> slabs = AcquireMany(32 + 32 + 8);
+  std::vector<uintptr_t> kept(slabs.end() - 4, slabs.end());
+  slabs.resize(slabs.size() - 4);
+  for (uintptr_t slab : slabs) {
+    Write(slab);
+    Release(slab);
+  }
+  EXPECT_EQ(hak_pool_trim(&pool_, 0), (32 + 32 + 4) * kSlab);
+  EXPECT_EQ(pool_.n_superslabs, 1u);
+  EXPECT_EQ(hak_pool_trim(&pool_, 0), 0u);
+  ReleaseAll(kept);
+}
+
+TEST_F(Pool, TrimKeepsAsMuchAsItIsToldTo) {
+  std::vector<uintptr_t> slabs = AcquireMany(5 * 32);
+  ReleaseAll(slabs);
+  EXPECT_EQ(hak_pool_trim(&pool_, 2 * HAK_SUPERSLAB_BYTES), 3 * HAK_SUPERSLAB_BYTES);
+  EXPECT_EQ(pool_.n_superslabs, 2u);
+  EXPECT_EQ(hak_pool_trim(&pool_, 2 * HAK_SUPERSLAB_BYTES), 0u);
+  EXPECT_EQ(hak_pool_trim(&pool_, 2 * HAK_SUPERSLAB_BYTES - 1), HAK_SUPERSLAB_BYTES);
+}
+
+TEST_F(Pool, TrimReturnsTheAddressSpaceOfAnUnusedNeighbourToo) {
+  uintptr_t slab = hak_pool_acquire(&pool_, 1, true, nullptr);
+  EXPECT_EQ(pool_.n_superslabs, 2u);
+  hak_pool_trim(&pool_, 0);
+  EXPECT_EQ(pool_.n_superslabs, 1u);
+  Release(slab);
+}
+
+// Failures
+
+TEST_F(Pool, AnswersZeroWhenNothingCanBeMappedAndServesWhatIsFreedLater) {
+  std::vector<uintptr_t> slabs = AcquireMany(32);
+  hak_os_fake_fail(HAK_OS_FAKE_MAP, 1, SIZE_MAX);
+  for (size_t n_slabs = 1; n_slabs <= kAll; n_slabs *= 2) EXPECT_EQ(Acquire(n_slabs), 0u);
+  EXPECT_EQ(hak_pool_acquire(&pool_, 1, true, nullptr), 0u);
+  EXPECT_EQ(pool_.n_slabs_used, 32u);
+  EXPECT_EQ(pool_.n_superslabs, 1u);
+  Release(slabs[5]);
+  EXPECT_EQ(Acquire(1), slabs[5]);
+  hak_os_fake_succeed();
+  slabs.push_back(Acquire(1));
+  EXPECT_NE(slabs.back(), 0u);
+  ReleaseAll(slabs);
+}
+
+TEST_F(Pool, LosesNothingWhicheverMappingFails) {
+  uintptr_t region = 0x7ea000000000;
+  for (size_t nth = 1;; ++nth) {
+    SCOPED_TRACE(nth);
+    // Where no pool was before, so that the registry must map as well.
+    while (hak_registry.region_offset[region >> HAK_REGION_SHIFT] != 0) region += uintptr_t{1} << HAK_REGION_SHIFT;
+    Start(4096);
+    pool_.last_mapped = region + (uintptr_t{1} << 31);
+    hak_os_fake_fail(HAK_OS_FAKE_MAP, nth, 1);
+    std::vector<uintptr_t> slabs;
+    size_t n_refused = 0;
+    while (slabs.size() < 70) {
+      uintptr_t slab = Acquire(1);
+      if (slab != 0) {
+        slabs.push_back(slab);
+      } else {
+        ++n_refused;
+      }
+    }
+    EXPECT_EQ(std::set<uintptr_t>(slabs.begin(), slabs.end()).size(), 70u);
+    EXPECT_EQ(pool_.n_slabs_used, 70u);
+    EXPECT_EQ(pool_.n_superslabs, 3u);
+    EXPECT_LE(n_refused, 1u);
+    ReleaseAll(slabs);
+    hak_pool_trim(&pool_, 0);
+    EXPECT_EQ(pool_.n_superslabs, 0u);
+    // Of all that was mapped the new region alone stays.
+    EXPECT_EQ(hak_os_fake_mapped_bytes() % sizeof(hak_region), 0u);
+    if (n_refused == 0) {
+      EXPECT_GT(nth, 3u);
+      break;
+    }
+  }
+}
+
+TEST_F(Pool, KeepsTheContentOfWhatCannotBePurgedAndSaysSo) {
+  std::vector<uintptr_t> slabs = AcquireMany(2);
+  Write(slabs[1]);
+  Release(slabs[1]);
+  hak_os_fake_fail(HAK_OS_FAKE_PURGE, 1, SIZE_MAX);
+  EXPECT_EQ(hak_pool_trim(&pool_, 0), 0u) << "nothing was returned";
+  bool zeroed = true;
+  EXPECT_EQ(Acquire(1, &zeroed), slabs[1]);
+  EXPECT_FALSE(zeroed);
+  EXPECT_FALSE(IsZero(slabs[1]));
+  ReleaseAll(slabs);
+}
+
+TEST_F(Pool, TrimsAndDecaysToAnEndWhenNothingCanBePurged) {
+  std::vector<uintptr_t> slabs = AcquireMany(3 * 32);
+  for (size_t i = 0; i < slabs.size(); i += 2) Release(slabs[i]);
+  hak_os_fake_fail(HAK_OS_FAKE_PURGE, 1, SIZE_MAX);
+  EXPECT_EQ(hak_pool_trim(&pool_, 0), 0u);
+  pool_.purge_delay_ms = 0;
+  hak_os_fake_advance_ms(10 * HAK_POOL_PURGE_DELAY_MS);
+  hak_pool_tick(&pool_);
+  for (size_t i = 1; i < slabs.size(); i += 2) Release(slabs[i]);
+}
+
+TEST_F(Pool, DecaysTheRestWhenOneSuperslabCannotBePurged) {
+  std::vector<uintptr_t> slabs = AcquireMany(2 * 32);
+  Release(slabs.front());
+  hak_os_fake_advance_ms(HAK_POOL_PURGE_DELAY_MS);
+  hak_os_fake_fail(HAK_OS_FAKE_PURGE, 1, 1);
+  hak_pool_tick(&pool_);
+  EXPECT_EQ(hak_os_fake_purged_bytes(), 0u);
+  Release(slabs.back());
+  for (int i = 0; i < 3; ++i) {
+    hak_os_fake_advance_ms(HAK_POOL_PURGE_DELAY_MS);
+    hak_pool_tick(&pool_);
+  }
+  EXPECT_EQ(hak_os_fake_purged_bytes(), 2 * kSlab) << "the other one, and, tried again, the first";
+  for (size_t i = 1; i + 1 < slabs.size(); ++i) Release(slabs[i]);
+}
+
+TEST_F(Pool, PurgesAWhollyFreeSuperslabThatCannotBeUnmappedAndGoesOnUsingIt) {
+  std::vector<uintptr_t> slabs = AcquireMany(32);
+  for (uintptr_t slab : slabs) Write(slab);
+  ReleaseAll(slabs);
+  hak_os_fake_fail(HAK_OS_FAKE_UNMAP, 1, SIZE_MAX);
+  EXPECT_EQ(hak_pool_trim(&pool_, 0), 32 * kSlab);
+  EXPECT_EQ(pool_.n_superslabs, 1u);
+  bool zeroed = false;
+  uintptr_t run = Acquire(32, &zeroed);
+  EXPECT_TRUE(zeroed);
+  EXPECT_TRUE(IsZero(run, 32));
+  EXPECT_EQ(pool_.n_superslabs, 1u);
+  Release(run, 32);
+}
+
+// Metadata
+
+TEST_F(Pool, MetadataIsZeroedAlignedAndApart) {
+  std::map<uintptr_t, size_t> blocks;
+  for (size_t bytes : {1, 63, 64, 65, 4096, 3200, 65536, 65537, 300000, 8}) {
+    auto *p = static_cast<unsigned char *>(hak_pool_meta_alloc(&pool_, bytes));
+    ASSERT_NE(p, nullptr);
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(p) % 64, 0u);
+    for (size_t i = 0; i < bytes; ++i) ASSERT_EQ(p[i], 0);
+    memset(p, 0xff, bytes);
+    blocks[reinterpret_cast<uintptr_t>(p)] = bytes;
+  }
+  uintptr_t end = 0;
+  for (auto [start, bytes] : blocks) {
+    EXPECT_GE(start, end);
+    end = start + bytes;
+  }
+}
+
+TEST_F(Pool, MetadataFailsWithTheSystemAndIsServedAfterwards) {
+  hak_os_fake_fail(HAK_OS_FAKE_MAP, 1, 1);
+  EXPECT_EQ(hak_pool_meta_alloc(&pool_, 100), nullptr);
+  EXPECT_NE(hak_pool_meta_alloc(&pool_, 100), nullptr);
+}
+
+// A random program against a model: who owns which slab, and what each one must contain.
+
+struct Scenario {
+  size_t page_bytes;
+  unsigned seed;
+  bool failures;
+};
+
+class PoolProgram : public Pool, public ::testing::WithParamInterface<Scenario> {
+ protected:
+  void SetUp() override { Start(GetParam().page_bytes); }
+};
+
+TEST_P(PoolProgram, NeverOverlapsNeverLosesAndTellsTheTruthAboutZeroes) {
+  std::mt19937 random(GetParam().seed);
+  struct Run {
+    uintptr_t base;
+    size_t n_slabs;
+    uint64_t pattern;
+  };
+  std::vector<Run> runs;
+  std::set<uintptr_t> owned;  // slabs
+  const size_t step = 4096;
+  auto words = [&](const Run &run, auto &&f) {
+    for (size_t at = 0; at < run.n_slabs * kSlab; at += step) f(reinterpret_cast<uint64_t *>(run.base + at));
+  };
+  for (int i = 0; i < 12000; ++i) {
+    if (GetParam().failures && random() % 16 == 0) {
+      auto call = static_cast<hak_os_fake_call>(HAK_OS_FAKE_MAP + random() % 3);
+      hak_os_fake_fail(call, 1 + random() % 4, random() % 3);
+    }
+    switch (random() % 8) {
+      default: {
+        if (runs.size() > (i / 3000 % 2 == 0 ? 300u : 20u)) break;
+        Run run = {0, size_t{1} << (random() % 8 == 0 ? random() % 6 : 0), random()};
+        bool zeroed = false;
+        run.base = hak_pool_acquire(&pool_, run.n_slabs, random() % 4 == 0, &zeroed);
+        if (run.base == 0) {
+          ASSERT_TRUE(GetParam().failures);
+          break;
+        }
+        ASSERT_EQ(run.base % (run.n_slabs * kSlab), 0u);
+        for (size_t slab = 0; slab < run.n_slabs; ++slab) ASSERT_TRUE(owned.insert(run.base + slab * kSlab).second);
+        words(run, [&](uint64_t *word) {
+          if (zeroed) {
+            ASSERT_EQ(*word, 0u);
+          }
+          *word = run.pattern;
+        });
+        runs.push_back(run);
+        break;
+      }
+      case 0:
+      case 1:
+      case 2:
+      case 3: {
+        if (runs.empty()) break;
+        std::swap(runs[random() % runs.size()], runs.back());
+        Run run = runs.back();
+        runs.pop_back();
+        words(run, [&](uint64_t *word) { ASSERT_EQ(*word, run.pattern); });
+        for (size_t slab = 0; slab < run.n_slabs; ++slab) owned.erase(run.base + slab * kSlab);
+        hak_pool_release(&pool_, run.base, run.n_slabs);
+        break;
+      }
+      case 4:
+        hak_os_fake_advance_ms(random() % 400);
+        hak_pool_tick(&pool_);
+        if (random() % 32 == 0) hak_pool_trim(&pool_, random() % (4 * HAK_SUPERSLAB_BYTES));
+    }
+    ASSERT_EQ(pool_.n_slabs_used, owned.size());
+    ASSERT_GE(pool_.n_superslabs * kAll, owned.size());
+  }
+  for (const Run &run : runs) hak_pool_release(&pool_, run.base, run.n_slabs);
+}
+
+INSTANTIATE_TEST_SUITE_P(PageSizes, PoolProgram,
+                         ::testing::Values(Scenario{4096, 1, false}, Scenario{16384, 2, false},
+                                           Scenario{65536, 3, false}, Scenario{4096, 4, true},
+                                           Scenario{65536, 5, true}));
+
+}  // namespace

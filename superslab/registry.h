@@ -1,0 +1,123 @@
+// The registry: from any address to its owner, without touching memory that may be unmapped.
+//
+// A 4-byte entry for every 64 KiB of address space says what lies there:
+//
+//    31                                8 7              0
+//   +-----------------------------------+----------------+
+//   |   id of the owning heap, or 0     |      kind      |      0 = not ours
+//   +-----------------------------------+----------------+
+//
+// The entries lie in regions, one per 4 GiB of address space in use, beside the out-of-line descriptors of the same
+// addresses, so that an address leads to its descriptors by arithmetic alone:
+//
+//   struct hak_registry (static, lazily backed)          struct hak_region (mapped when first needed, lazily backed)
+//   +------------------------+                           +--------------------------------+
+//   | nothing[65536]  zero   |<--- offset 0: no region   | entry[65536]          256 KiB  |  read by every free
+//   +------------------------+                           | superslab[2048]       128 KiB  |  pool's lock
+//   | region_offset[32768]   |----------------------->   | slab_private[65536]     4 MiB  |  written by the owner
+//   +------------------------+                           | slab_shared[65536]      4 MiB  |  written by other threads
+//                                                        +--------------------------------+
+//
+// An address without a region has offset 0 and so reads an entry of `nothing`: the look-up needs no branch.
+// What a region really costs is 4 KiB of entries per 32 SuperSlabs and 4.1 KiB of descriptors per SuperSlab.
+#ifndef HAKMEM_SUPERSLAB_REGISTRY_H_
+#define HAKMEM_SUPERSLAB_REGISTRY_H_
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/atomic.h"
+#include "base/compiler.h"
+#include "platform/os.h"
+#include "superslab/layout.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define HAK_DESCRIPTOR_BYTES 64
+
+struct hak_superslab;
+
+struct hak_descriptor {
+  unsigned char bytes[HAK_DESCRIPTOR_BYTES];
+};
+
+struct hak_region {
+  uint32_t entry[HAK_REGION_SLABS];  // atomic
+  struct hak_descriptor superslab[HAK_REGION_SUPERSLABS];
+  struct hak_descriptor slab_private[HAK_REGION_SLABS];
+  struct hak_descriptor slab_shared[HAK_REGION_SLABS];
+};
+
+struct hak_registry {
+  uint32_t nothing[HAK_REGION_SLABS];   // stays zero
+  uint64_t region_offset[HAK_REGIONS];  // atomic; from this struct to the region, in units of 4 bytes; 0: none
+};
+
+extern struct hak_registry hak_registry HAK_HIDDEN;
+
+// The region that holds `address`, below 1 << HAK_ADDRESS_BITS. Where there is none, the registry itself, which is as
+// good for reading an entry, and for nothing else.
+static inline struct hak_region *hak_region_of(uintptr_t address) {
+  uint64_t offset = hak_load_relaxed(&hak_registry.region_offset[address >> HAK_REGION_SHIFT]);
+  return (struct hak_region *)((uintptr_t)&hak_registry + offset * sizeof(uint32_t));
+}
+
+// The address of the entry for `p`, which has no bits above HAK_ADDRESS_BITS.
+static inline uint32_t *hak_registry_entry(const void *p) {
+  uintptr_t address = (uintptr_t)p;
+  return &hak_region_of(address)->entry[(uint32_t)address >> HAK_SLAB_SHIFT];
+}
+
+// The kind byte alone, for the hot path of free. Bits of `p` above HAK_ADDRESS_BITS are ignored, so that the look-up
+// needs no branch; the caller excludes such pointers by other means. The offset is read without an atomic operation,
+// which lets it be an operand of the addition: whoever holds a block of ours got it, by way of the program's own
+// synchronisation, after the region was made.
+static HAK_ALWAYS_INLINE size_t hak_registry_kind(const void *p) {
+  uintptr_t region = ((uintptr_t)p >> HAK_REGION_SHIFT) & (HAK_REGIONS - 1);
+  uint64_t slab = (uint32_t)(uintptr_t)p >> HAK_SLAB_SHIFT;
+  const struct hak_registry *registry = &hak_registry;
+  HAK_KEEP_AS_BASE(registry);
+  return hak_load_relaxed((const uint8_t *)((uintptr_t)registry + (registry->region_offset[region] + slab) * 4));
+}
+
+// The entry for any bit pattern `p`; 0 for what is not ours.
+static inline uint32_t hak_registry_find(const void *p) {
+  if (HAK_UNLIKELY((uintptr_t)p >> HAK_ADDRESS_BITS != 0)) return 0;
+  return hak_load_relaxed(hak_registry_entry(p));
+}
+
+static inline uint32_t hak_entry_make(uint32_t owner_id, uint32_t kind) { return owner_id << 8 | kind; }
+static inline uint32_t hak_entry_kind(uint32_t entry) { return entry & 0xff; }
+static inline uint32_t hak_entry_owner(uint32_t entry) { return entry >> 8; }
+
+// Makes sure that the region of `address` exists. False when memory for it has run out. The caller holds the lock of
+// the only pool that maps there; a second pool may race for the same region, and the loser's is unmapped.
+// Cost: one system call per 4 GiB of address space in use.
+bool hak_registry_cover(const struct hak_os *os, uintptr_t address);
+
+// Sets the entries of the `n_slabs` slabs from `base` on. The region exists.
+void hak_registry_set(uintptr_t base, size_t n_slabs, uint32_t entry);
+
+// The 64-byte descriptors of the slab that holds `address`; its region exists. What they hold is the tier's business.
+// All 32 private descriptors of a SuperSlab are contiguous. They are zero when the region is new, and keep what was
+// last written.
+static inline void *hak_slab_private_descriptor(uintptr_t address) {
+  return &hak_region_of(address)->slab_private[(uint32_t)address >> HAK_SLAB_SHIFT];
+}
+
+static inline void *hak_slab_shared_descriptor(uintptr_t address) {
+  return &hak_region_of(address)->slab_shared[(uint32_t)address >> HAK_SLAB_SHIFT];
+}
+
+// The descriptor of the SuperSlab that holds `address`; its region exists.
+static inline struct hak_superslab *hak_superslab_descriptor(uintptr_t address) {
+  return (struct hak_superslab *)&hak_region_of(address)->superslab[(uint32_t)address >> HAK_SUPERSLAB_SHIFT];
+}
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif  // HAKMEM_SUPERSLAB_REGISTRY_H_

@@ -1,0 +1,182 @@
+// The registry: every address has one answer, and none but ours is claimed.
+#include "superslab/registry.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cstdint>
+#include <cstdlib>
+#include <random>
+#include <thread>
+
+#include "platform/os_fake.h"
+#include "superslab/pool.h"
+
+namespace {
+
+constexpr uint64_t kRegionBytes = uint64_t{1} << HAK_REGION_SHIFT;
+
+uint32_t Find(uint64_t address) { return hak_registry_find(reinterpret_cast<const void *>(address)); }
+
+bool IsCovered(uintptr_t address) {
+  return hak_load_relaxed(&hak_registry.region_offset[address >> HAK_REGION_SHIFT]) != 0;
+}
+
+// The start of a region that nobody has used, where sanitizers let memory be mapped as well.
+uintptr_t UnusedRegion() {
+  uintptr_t base = 0x7ea000000000;
+  while (IsCovered(base)) base += kRegionBytes;
+  return base;
+}
+
+class Registry : public ::testing::Test {
+ protected:
+  void SetUp() override { hak_os_fake_reset(4096); }
+
+  const struct hak_os *os_ = hak_os_fake();
+};
+
+TEST_F(Registry, KnowsNoAddressOfAnEmptyProcess) {
+  const uint64_t around[] = {0, 1, 8, 16, 4095, 65535, 65536, 65537};
+  for (uint64_t region = 0; region <= HAK_REGIONS; ++region) {
+    for (uint64_t distance : around) {
+      ASSERT_EQ(Find(region * kRegionBytes + distance), 0u) << region << " + " << distance;
+      ASSERT_EQ(Find(region * kRegionBytes - distance), 0u) << region << " - " << distance;
+    }
+  }
+}
+
+TEST_F(Registry, KnowsNoPointerThatIsNotAnAddress) {
+  for (int bit = 0; bit < 64; ++bit) {
+    EXPECT_EQ(Find(uint64_t{1} << bit), 0u) << bit;
+    EXPECT_EQ(Find(~(uint64_t{1} << bit)), 0u) << bit;
+    EXPECT_EQ(Find(~uint64_t{0} << bit), 0u) << bit;
+  }
+  std::mt19937_64 random(2);
+  for (int i = 0; i < 1000000; ++i) {
+    uint64_t bits = random() >> (i % 18);
+    ASSERT_EQ(Find(bits), 0u) << std::hex << bits;
+  }
+}
+
+TEST_F(Registry, KnowsNeitherTheStackNorTheHeapNorCodeNorItself) {
+  int on_stack = 0;
+  void *on_heap = malloc(100);
+  EXPECT_EQ(hak_registry_find(&on_stack), 0u);
+  EXPECT_EQ(hak_registry_find(on_heap), 0u);
+  EXPECT_EQ(hak_registry_find(reinterpret_cast<void *>(&malloc)), 0u);
+  EXPECT_EQ(hak_registry_find(&hak_registry), 0u);
+  free(on_heap);
+}
+
+TEST_F(Registry, KnowsExactlyTheSlabsThatWereSet) {
+  uintptr_t base = UnusedRegion() + 7 * HAK_SLAB_BYTES;
+  ASSERT_TRUE(hak_registry_cover(os_, base));
+  const uint32_t entry = hak_entry_make(0xabcdef, 104);
+  hak_registry_set(base, 4, entry);
+  EXPECT_EQ(Find(base - 1), 0u);
+  for (uintptr_t address = base; address < base + 4 * HAK_SLAB_BYTES; address += HAK_SLAB_BYTES / 4) {
+    EXPECT_EQ(Find(address), entry);
+    EXPECT_EQ(Find(address + HAK_SLAB_BYTES / 4 - 1), entry);
+    EXPECT_EQ(hak_registry_kind(reinterpret_cast<void *>(address)), 104u);
+    // The same low bits, but not an address of this process: the kind alone cannot tell, the entry does.
+    EXPECT_EQ(Find(address | uint64_t{1} << 47), 0u);
+    EXPECT_EQ(Find(address | uint64_t{1} << 63), 0u);
+  }
+  EXPECT_EQ(Find(base + 4 * HAK_SLAB_BYTES), 0u);
+
+  hak_registry_set(base, 4, 0);
+  for (uintptr_t address = base; address < base + 4 * HAK_SLAB_BYTES; address += HAK_SLAB_BYTES) {
+    EXPECT_EQ(Find(address), 0u);
+  }
+}
+
+TEST_F(Registry, KnowsTheFirstAndTheLastSlabOfARegion) {
+  uintptr_t region = UnusedRegion();
+  ASSERT_TRUE(hak_registry_cover(os_, region));
+  uintptr_t last = region + kRegionBytes - HAK_SLAB_BYTES;
+  hak_registry_set(region, 1, 1);
+  hak_registry_set(last, 1, 2);
+  EXPECT_EQ(Find(region), 1u);
+  EXPECT_EQ(Find(region - 1), 0u);
+  EXPECT_EQ(Find(last + HAK_SLAB_BYTES - 1), 2u);
+  EXPECT_EQ(Find(last + HAK_SLAB_BYTES), 0u);
+  hak_registry_set(region, 1, 0);
+  hak_registry_set(last, 1, 0);
+}
+
+TEST_F(Registry, KeepsOwnerAndKindOfAnEntryApart) {
+  const uint32_t largest_owner = 0xffffff;
+  for (uint32_t owner : {0u, 1u, 255u, 256u, largest_owner}) {
+    for (uint32_t kind = 0; kind < HAK_KINDS; ++kind) {
+      uint32_t entry = hak_entry_make(owner, kind);
+      EXPECT_EQ(hak_entry_owner(entry), owner);
+      EXPECT_EQ(hak_entry_kind(entry), kind);
+    }
+  }
+}
+
+TEST_F(Registry, MapsARegionOnceAndNotAgain) {
+  uintptr_t region = UnusedRegion();
+  ASSERT_TRUE(hak_registry_cover(os_, region));
+  ASSERT_TRUE(hak_registry_cover(os_, region + kRegionBytes - 1));
+  EXPECT_EQ(hak_os_fake_count(HAK_OS_FAKE_MAP), 1u);
+  EXPECT_EQ(hak_os_fake_mapped_bytes(), sizeof(hak_region));
+}
+
+TEST_F(Registry, LeavesARegionUncoveredWhenMemoryRanOutAndCoversItLater) {
+  uintptr_t region = UnusedRegion();
+  hak_os_fake_fail(HAK_OS_FAKE_MAP, 1, 1);
+  EXPECT_FALSE(hak_registry_cover(os_, region));
+  EXPECT_FALSE(IsCovered(region));
+  EXPECT_EQ(Find(region), 0u);
+  EXPECT_TRUE(hak_registry_cover(os_, region));
+  EXPECT_TRUE(IsCovered(region));
+}
+
+TEST_F(Registry, GivesEverySlabDescriptorsOfItsOwn) {
+  uintptr_t region = UnusedRegion();
+  ASSERT_TRUE(hak_registry_cover(os_, region));
+  hak_region *memory = hak_region_of(region);
+  for (uintptr_t slab : {size_t{0}, size_t{1}, size_t{31}, size_t{32}, HAK_REGION_SLABS - 1}) {
+    uintptr_t address = region + slab * HAK_SLAB_BYTES;
+    for (uintptr_t inside : {address, address + HAK_SLAB_BYTES - 1}) {
+      EXPECT_EQ(hak_region_of(inside), memory);
+      EXPECT_EQ(hak_slab_private_descriptor(inside), &memory->slab_private[slab]);
+      EXPECT_EQ(hak_slab_shared_descriptor(inside), &memory->slab_shared[slab]);
+      EXPECT_EQ(static_cast<void *>(hak_superslab_descriptor(inside)), &memory->superslab[slab / 32]);
+    }
+  }
+}
+
+TEST_F(Registry, SurvivesTwoPoolsThatRaceForTheSameRegion) {
+  constexpr int kRegions = 40;
+  const uintptr_t first_region = UnusedRegion();
+  std::atomic<int> arrived{0};
+  auto run = [&](uintptr_t offset) {
+    hak_pool pool;
+    hak_pool_init(&pool, hak_os_fake());
+    for (int i = 0; i < kRegions; ++i) {
+      ++arrived;
+      while (arrived.load() < 2 * (i + 1)) std::this_thread::yield();
+      pool.last_mapped = first_region + static_cast<uintptr_t>(i) * kRegionBytes + offset;
+      uintptr_t base = hak_pool_acquire(&pool, 32, false, nullptr);
+      EXPECT_NE(base, 0u);
+      hak_registry_set(base, 32, hak_entry_make(1, 1));
+      EXPECT_EQ(Find(base), hak_entry_make(1, 1));
+      hak_registry_set(base, 32, 0);
+      hak_pool_release(&pool, base, 32);
+      hak_pool_trim(&pool, 0);
+      EXPECT_EQ(pool.n_superslabs, 0u);
+    }
+    hak_pool_destroy(&pool);
+  };
+  std::thread other(run, kRegionBytes / 4);
+  run(kRegionBytes / 2);
+  other.join();
+  // Of each region one copy is left, whoever came first; nothing else is.
+  EXPECT_EQ(hak_os_fake_mapped_bytes() % sizeof(hak_region), 0u);
+  EXPECT_LE(hak_os_fake_mapped_bytes(), kRegions * sizeof(hak_region));
+}
+
+}  // namespace
