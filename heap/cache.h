@@ -1,0 +1,85 @@
+// A thread's cache of free blocks, and the few instructions of the hot path that use it.
+//
+// The cache has one list per kind. It holds free blocks of the kind's current slab and no others, so that what is
+// allocated together stays together: a block that is freed goes to the thread's list if it lies in the current slab,
+// and to its own slab otherwise (docs/decisions/0002-where-freed-blocks-go.md).
+#ifndef HAKMEM_HEAP_CACHE_H_
+#define HAKMEM_HEAP_CACHE_H_
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/compiler.h"
+#include "superslab/layout.h"
+#include "superslab/registry.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct hak_heap;
+
+#define HAK_OUTBOX_SLOTS 16
+
+// Blocks of one slab of another heap, gathered before they are published together.
+struct hak_outbox_slot {
+  uintptr_t base;  // of the slab
+  uintptr_t head;  // last block gathered
+  uintptr_t tail;  // first block gathered
+  uint32_t count;  // 0: nothing gathered
+  uint32_t limit;  // the count at which the slot is published
+};
+
+// What no registry entry holds as its owner.
+#define HAK_NO_OWNER UINT32_MAX
+
+struct hak_cache {
+  // By kind: the head of the list. Low 16 bits zero: empty. See slab.h.
+  uintptr_t list[HAK_KINDS];
+  // The heap whose slabs this thread owns, NULL before the first slow path and after the thread's end.
+  struct hak_heap *heap;
+  uint32_t owner_id;  // the heap's id, or HAK_NO_OWNER
+  uint32_t outbox_clock;
+  struct hak_outbox_slot outbox[HAK_OUTBOX_SLOTS];
+};
+
+// Kind 0 is both "size 0" for malloc and "not ours" for free. Its list is empty, and no pointer is near its head, so
+// that both take the slow path. No address, and no value that a program might mistake for one either.
+#define HAK_CACHE_NO_BLOCK ((uintptr_t)0xa6d1e3978c5b0000)
+#define HAK_CACHE_INIT                          \
+  {                                             \
+    {HAK_CACHE_NO_BLOCK}, 0, HAK_NO_OWNER, 0, { \
+      { 0, 0, 0, 0, 0 }                         \
+    }                                           \
+  }
+
+#define HAK_SLAB_OFFSET_MASK (HAK_SLAB_BYTES - 1)
+#define HAK_BLOCK_ALIGNMENT ((uintptr_t)16)
+
+// Takes a block of `kind`, or NULL if the list is empty.
+static HAK_ALWAYS_INLINE void *hak_cache_pop(struct hak_cache *cache, size_t kind) {
+  uintptr_t head = cache->list[kind];
+  if (HAK_UNLIKELY((head & HAK_SLAB_OFFSET_MASK) == 0)) return NULL;
+  cache->list[kind] = *(uintptr_t *)head;
+  return (void *)head;
+}
+
+// Frees `p` if it lies in the same 64 KiB as the head of its kind's list; false if it does not, or if it is no block at
+// all. `p` may have any value: one that is foreign, unaligned or was freed just before fails here and is sorted out by
+// the caller, for whom *kind and *distance (from the head, as an XOR) are what was found out so far.
+static HAK_ALWAYS_INLINE bool hak_cache_push(struct hak_cache *cache, void *p, size_t *kind, uintptr_t *distance) {
+  *kind = hak_registry_kind(p);
+  uintptr_t head = cache->list[*kind];
+  if (HAK_UNLIKELY(hak_xor_is_zero((uintptr_t)p, head, distance))) return false;
+  if (HAK_UNLIKELY((*distance & ~(HAK_SLAB_OFFSET_MASK - (HAK_BLOCK_ALIGNMENT - 1))) != 0)) return false;
+  *(uintptr_t *)p = head;
+  cache->list[*kind] = (uintptr_t)p;
+  return true;
+}
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif  // HAKMEM_HEAP_CACHE_H_

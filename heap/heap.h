@@ -1,0 +1,102 @@
+// Heaps: who owns which slab, and how blocks freed by other threads find their way home.
+//
+// A heap owns slabs, and a thread owns at most one heap, through its cache. All heaps of a process belong to a heap
+// set. When a thread ends, its heap becomes an orphan that the next new thread adopts as it is, lists included: blocks
+// that outlived the thread become local to its successor, and thread churn costs two short critical sections. An orphan
+// that is not adopted within the decay time, or whose memory is needed earlier, is dissolved: its slabs with free
+// blocks move to the set's public heap, which no thread owns and from which every thread takes before it asks the pool
+// for a fresh slab; what is left of it, a husk, owns the slabs without free blocks until it is adopted in its turn.
+//
+// A block freed by a thread that does not own its slab goes, gathered with others of the same slab in the thread's
+// outbox, onto the slab's remote list with one compare-and-swap; the first publication also mails the slab to its
+// owner, so that the owner never searches. See docs/concurrency.md for the protocol.
+#ifndef HAKMEM_HEAP_HEAP_H_
+#define HAKMEM_HEAP_HEAP_H_
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "heap/cache.h"
+#include "heap/slab.h"
+#include "superslab/pool.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// The slabs of one kind that a heap owns.
+struct hak_bin {
+  struct hak_slab *current;
+  struct hak_slab *awake;  // doubly linked; the slab that woke last comes first
+  size_t n_fresh;          // slabs taken from the pool so far: how hot the kind is
+};
+
+#define HAK_HEAP_SPARES 8
+
+struct hak_heap {
+  struct hak_bin bin[HAK_KINDS];
+  struct hak_heap_set *set;
+  uintptr_t list[HAK_KINDS];       // the cache's lists, while it waits for adoption
+  struct hak_heap *older, *newer;  // in the set's list of orphans or of husks; set's lock
+  uint64_t orphaned_ms;
+  uint32_t id;
+  uint32_t n_spares;
+  uintptr_t spare[HAK_HEAP_SPARES];  // empty single slabs, kept for the next refill
+  // What other threads write, on a cache line of its own.
+  struct hak_slab_remote *mail __attribute__((aligned(64)));  // atomic; slabs with remotely freed blocks
+  uint32_t orphan;  // atomic; no thread owns this heap. Written under the set's lock
+  uint32_t n_mail;  // atomic; slabs mailed since it is an orphan, about
+};
+
+// Lock rank: taken before the pool's lock, never after it.
+struct hak_heap_set {
+  struct hak_pool *pool;
+  uint32_t refill_count;  // blocks per refill of a hot class
+  bool diet;              // give memory back at once
+  pthread_mutex_t lock;
+  struct hak_heap *newest_orphan, *oldest_orphan;  // atomic; written under the lock
+  struct hak_heap *husks;
+  uint32_t n_heaps;
+  struct hak_heap *public_heap;  // made with the first heap
+  // Bit k: the public heap may have an awake slab of kind k. Atomic, relaxed: a hint that saves the lock.
+  uint64_t public_kinds[HAK_KINDS / 64];
+};
+
+#define HAK_REFILL_COUNT_DEFAULT 64
+#define HAK_REFILL_COUNT_MIN 1
+#define HAK_REFILL_COUNT_MAX 4096
+
+// Prepares an empty set over `pool`, which must outlive it. refill_count: HAK_REFILL_COUNT_MIN to _MAX.
+void hak_heap_set_init(struct hak_heap_set *set, struct hak_pool *pool, uint32_t refill_count, bool diet);
+
+// Gives the cache a heap: an orphan if there is one, else a new one. False when memory has run out. Only the thread
+// that owns the cache may call this and everything below. Cost: the set's lock.
+bool hak_heap_attach(struct hak_heap_set *set, struct hak_cache *cache);
+
+// Takes the heap away, at the thread's end, to wait for its next owner. The cache is empty then and can be attached
+// again. Cost: the set's lock, and a compare-and-swap for each slab in the outbox.
+void hak_heap_detach(struct hak_cache *cache);
+
+// Fills the cache's list of geometry->kind, which is empty. False when memory has run out. The cache has a heap.
+bool hak_heap_refill(struct hak_cache *cache, const struct hak_class *geometry);
+
+// Frees block `p` of a Tiny or Mid kind: of a local slab, or of another heap. The cache may be without a heap: the
+// block is then published at once. Misuse stops the program with a message that names `function`.
+void hak_heap_free(struct hak_cache *cache, void *p, const char *function);
+
+// Publishes all blocks that wait in the outbox.
+void hak_heap_flush(struct hak_cache *cache);
+
+// Collects mail, and returns what is wholly free to the pool.
+void hak_heap_trim(struct hak_cache *cache);
+
+// Dissolves all orphans, and returns what is wholly free of all heaps that no thread owns to the pool.
+void hak_heap_set_trim(struct hak_heap_set *set);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif  // HAKMEM_HEAP_HEAP_H_

@@ -1,0 +1,46 @@
+// The second way of free, nearly as frequent as the first: the block's slab is not current, or is a long run of which
+// the list's head lies in another part. For the router and the tiers on top of heap/.
+#ifndef HAKMEM_HEAP_HEAP_INLINE_H_
+#define HAKMEM_HEAP_HEAP_INLINE_H_
+
+#include "heap/heap.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// Called when a slab's countdown has come to 0 by the free of a local block.
+void hak_slab_countdown_slow(struct hak_heap *heap, struct hak_slab *slab);
+
+// Frees `p` if it is a block of a slab that this thread owns; *kind and *distance are what hak_cache_push left when it
+// refused `p`. False, and nothing has changed, in every other case, and where the pointer looks wrong: hak_heap_free
+// takes it from there.
+static HAK_ALWAYS_INLINE bool hak_heap_free_local(struct hak_cache *cache, void *p, size_t kind, uintptr_t distance) {
+  uintptr_t address = (uintptr_t)p;
+  unsigned run_shift = hak_kind_run_shift(kind);
+  if (kind >= HAK_KIND_MID_FIRST && distance >> run_shift == 0 && distance != 0 &&
+      HAK_LIKELY(distance % HAK_BLOCK_ALIGNMENT == 0)) {
+    *(uintptr_t *)p = cache->list[kind];
+    cache->list[kind] = address;
+    return true;
+  }
+
+  if (HAK_UNLIKELY((address >> HAK_ADDRESS_BITS | address % HAK_BLOCK_ALIGNMENT) != 0 || distance == 0)) return false;
+  struct hak_region *region = hak_region_of(address);
+  uint32_t entry = hak_load_relaxed(&region->entry[(uint32_t)address >> HAK_SLAB_SHIFT]);
+  if (HAK_UNLIKELY(hak_entry_owner(entry) != cache->owner_id)) return false;
+  uintptr_t base = address >> run_shift << run_shift;
+  struct hak_slab *slab = (struct hak_slab *)&region->slab_private[(uint32_t)base >> HAK_SLAB_SHIFT];
+  if (HAK_UNLIKELY(slab->free == address)) return false;
+  if (HAK_UNLIKELY((uint32_t)(address - base) - slab->first >= slab->carved_end - slab->first)) return false;
+  *(uintptr_t *)p = slab->free;
+  slab->free = address;
+  if (HAK_UNLIKELY(--slab->countdown == 0)) hak_slab_countdown_slow(cache->heap, slab);
+  return true;
+}
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif  // HAKMEM_HEAP_HEAP_INLINE_H_

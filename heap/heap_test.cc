@@ -1,0 +1,695 @@
+// Heaps, one step at a time: what becomes of a block that is freed, of a slab that fills, sleeps, wakes and empties,
+// and of a heap whose thread ends. A test plays several threads by turns, since every call names the cache it works on.
+#include "heap/heap.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <csignal>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <memory>
+#include <random>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "base/bits.h"
+#include "heap/test_heap.h"
+#include "platform/os_fake.h"
+#include "superslab/registry.h"
+
+namespace {
+
+constexpr uint32_t kKind = 4;  // 64-byte blocks
+constexpr uint32_t kBytes = 16 * kKind;
+constexpr uint32_t kMidKind = HAK_KIND_MID_LAST;  // 32 KiB, the longest runs
+
+hak_class ClassOf(uint32_t kind) {
+  if (kind <= HAK_KIND_TINY_LAST) return hak_class_make(kind, 1, 16 * kind);
+  uint32_t index = kind - HAK_KIND_MID_FIRST;
+  return hak_class_make(kind, static_cast<uint32_t>(hak_kind_run_slabs(kind)), (9 + index % 8) << (7 + index / 8));
+}
+
+hak_slab *SlabOf(const void *p) {
+  size_t kind = hak_entry_kind(hak_registry_find(p));
+  return hak_slab_at(hak_kind_run_base(kind, reinterpret_cast<uintptr_t>(p)));
+}
+
+hak_slab_remote *RemoteOf(const void *p) { return hak_slab_remote_at(SlabOf(p)->base); }
+uint32_t OwnerOf(const void *p) { return hak_entry_owner(hak_registry_find(p)); }
+uint64_t PublishedOf(const void *p) { return RemoteOf(p)->word >> HAK_REMOTE_COUNT_SHIFT; }
+
+// A thread: its cache, from its first allocation to its end.
+class Thread {
+ public:
+  explicit Thread(hak_heap_set *heaps) { EXPECT_TRUE(hak_heap_attach(heaps, &cache)); }
+  ~Thread() {
+    if (cache.heap != nullptr) hak_heap_detach(&cache);
+  }
+  Thread(const Thread &) = delete;
+  Thread &operator=(const Thread &) = delete;
+
+  void *Malloc(uint32_t kind) {
+    void *p = hak_cache_pop(&cache, kind);
+    if (p != nullptr) return p;
+    hak_class geometry = ClassOf(kind);
+    return hak_heap_refill(&cache, &geometry) ? hak_cache_pop(&cache, kind) : nullptr;
+  }
+
+  std::vector<void *> MallocMany(uint32_t kind, size_t count) {
+    std::vector<void *> blocks;
+    for (size_t i = 0; i < count; ++i) blocks.push_back(Malloc(kind));
+    return blocks;
+  }
+
+  // All blocks of one slab, and with another one the thread's current slab is a different one.
+  std::vector<void *> MallocSlab(uint32_t kind) { return MallocMany(kind, ClassOf(kind).n_blocks); }
+
+  void Free(void *p) {
+    size_t kind;
+    uintptr_t distance;
+    if (!hak_cache_push(&cache, p, &kind, &distance)) hak_heap_free(&cache, p, "free");
+  }
+
+  void FreeAll(const std::vector<void *> &blocks) {
+    for (void *p : blocks) Free(p);
+  }
+
+  hak_cache cache = HAK_CACHE_INIT;
+};
+
+using Heap = hak_test::HeapTest;
+
+// Carving
+
+TEST_F(Heap, CarvesABlockAfterTheOtherInAddressOrder) {
+  Thread thread(&heaps_);
+  std::vector<void *> blocks = thread.MallocSlab(kKind);
+  uintptr_t base = SlabOf(blocks[0])->base;
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    ASSERT_EQ(reinterpret_cast<uintptr_t>(blocks[i]), base + ClassOf(kKind).first + i * kBytes);
+  }
+  thread.FreeAll(blocks);
+}
+
+TEST_F(Heap, CarvesNoFurtherThanThePageItHasToTouch) {
+  for (size_t page_bytes : {4096, 16384, 65536}) {
+    Start(page_bytes, HAK_REFILL_COUNT_DEFAULT, false);
+    for (uint32_t kind : {1u, 3u, 33u, 64u}) {
+      Thread thread(&heaps_);
+      uint32_t bytes = 16 * kind;
+      std::vector<void *> blocks;
+      hak_slab *slab;
+      do {
+        blocks.push_back(thread.Malloc(kind));
+        slab = SlabOf(blocks.back());
+        // The last block that was carved begins in the page where the one just handed out begins.
+        uintptr_t last = slab->base + slab->carved_end - bytes;
+        EXPECT_EQ(last / page_bytes, reinterpret_cast<uintptr_t>(blocks.back()) / page_bytes) << kind;
+      } while (blocks.size() < slab->n_blocks);
+      thread.FreeAll(blocks);
+    }
+  }
+}
+
+TEST_F(Heap, CarvesABatchForAHotKind) {
+  const uint32_t kind = 16;
+  Start(4096, 40, false);
+  Thread thread(&heaps_);
+  std::vector<void *> blocks = thread.MallocMany(kind, ClassOf(kind).n_blocks + 1);
+  hak_slab *slab = SlabOf(blocks.back());
+  // 40 blocks, and to the end of the page.
+  EXPECT_EQ(slab->carved_end, hak_round_up(slab->first + 40 * slab->block_bytes, 4096));
+  thread.FreeAll(blocks);
+}
+
+// Freeing
+
+TEST_F(Heap, HandsTheBlocksOfTheCurrentSlabOutLastInFirstOut) {
+  Thread thread(&heaps_);
+  std::vector<void *> blocks = thread.MallocMany(kKind, 10);
+  thread.FreeAll(blocks);
+  for (size_t i = blocks.size(); i-- != 0;) EXPECT_EQ(thread.Malloc(kKind), blocks[i]);
+  thread.FreeAll(blocks);
+}
+
+TEST_F(Heap, GivesTheBlocksOfOtherSlabsBackToThoseSlabs) {
+  Thread thread(&heaps_);
+  std::vector<void *> full = thread.MallocSlab(kKind);
+  std::vector<void *> current = thread.MallocMany(kKind, 3);
+  thread.Free(full.back());
+  EXPECT_EQ(SlabOf(full.back())->free, reinterpret_cast<uintptr_t>(full.back()));
+  full.pop_back();
+  current.push_back(thread.Malloc(kKind));
+  EXPECT_EQ(SlabOf(current.back()), SlabOf(current[0]));
+  thread.FreeAll(full);
+  thread.FreeAll(current);
+}
+
+TEST_F(Heap, LetsAFullSlabSleepUntilAnEighthOfItIsFree) {
+  Thread thread(&heaps_);
+  std::vector<void *> first = thread.MallocSlab(kKind);
+  std::vector<void *> second = thread.MallocSlab(kKind);
+  hak_slab *slab = SlabOf(first[0]);
+  size_t threshold = first.size() / 8;
+  std::vector<void *> freed;
+  for (size_t i = 0; i < threshold; ++i) {
+    EXPECT_EQ(slab->state, HAK_SLAB_ASLEEP) << i;
+    EXPECT_EQ(hak_slab_used(slab), first.size());
+    thread.Free(first.back());
+    freed.push_back(first.back());
+    first.pop_back();
+  }
+  EXPECT_EQ(slab->state, HAK_SLAB_AWAKE);
+  EXPECT_EQ(hak_slab_used(slab), first.size());
+
+  std::set<void *> expected(freed.begin(), freed.end());
+  for (size_t i = 0; i < threshold; ++i) {
+    first.push_back(thread.Malloc(kKind));
+    EXPECT_EQ(expected.count(first.back()), 1u);
+  }
+  EXPECT_EQ(slab->state, HAK_SLAB_CURRENT);
+  EXPECT_EQ(pool_.n_slabs_used, 2u);
+  thread.FreeAll(first);
+  thread.FreeAll(second);
+}
+
+TEST_F(Heap, KeepsOneEmptySlabOfAKindAndAFewSparesAndReturnsTheRest) {
+  Thread thread(&heaps_);
+  std::vector<std::vector<void *>> slabs;
+  for (int i = 0; i < 20; ++i) slabs.push_back(thread.MallocSlab(kKind));
+  void *of_current = thread.Malloc(kKind);
+  EXPECT_EQ(pool_.n_slabs_used, 21u);
+  for (auto &blocks : slabs) thread.FreeAll(blocks);
+  EXPECT_EQ(pool_.n_slabs_used, 2u + HAK_HEAP_SPARES);
+  EXPECT_EQ(hak_registry_find(slabs[5][0]), 0u) << "what is free is no longer ours";
+  hak_heap_trim(&thread.cache);
+  EXPECT_EQ(pool_.n_slabs_used, 1u);
+  thread.Free(of_current);
+}
+
+TEST_F(Heap, KeepsNothingThatIsEmptyOnADiet) {
+  Start(4096, HAK_REFILL_COUNT_DEFAULT, true);
+  Thread thread(&heaps_);
+  std::vector<void *> first = thread.MallocSlab(kKind);
+  std::vector<void *> second = thread.MallocSlab(kKind);
+  void *of_current = thread.Malloc(kKind);
+  thread.FreeAll(first);
+  EXPECT_EQ(pool_.n_slabs_used, 2u);
+  thread.FreeAll(second);
+  EXPECT_EQ(pool_.n_slabs_used, 1u);
+  thread.Free(of_current);
+}
+
+TEST_F(Heap, UsesASpareSlabForAnyTinyKind) {
+  Thread thread(&heaps_);
+  std::vector<void *> first = thread.MallocSlab(kKind);
+  std::vector<void *> second = thread.MallocSlab(kKind);
+  std::vector<void *> current = thread.MallocMany(kKind, 1);
+  thread.FreeAll(first);
+  uintptr_t spare = SlabOf(second[0])->base;
+  thread.FreeAll(second);
+  void *other = thread.Malloc(kKind + 1);
+  EXPECT_EQ(SlabOf(other)->base, spare);
+  EXPECT_EQ(SlabOf(other)->block_bytes, kBytes + 16);
+  thread.Free(other);
+  thread.FreeAll(current);
+}
+
+TEST_F(Heap, HandsAnEmptiedSlabOutInAddressOrderAgain) {
+  Thread thread(&heaps_);
+  std::vector<void *> first = thread.MallocSlab(kKind);
+  std::vector<void *> second = thread.MallocSlab(kKind);
+  std::shuffle(first.begin(), first.end(), std::mt19937(1));
+  thread.FreeAll(first);
+  std::vector<void *> again = thread.MallocSlab(kKind);
+  EXPECT_TRUE(std::is_sorted(again.begin(), again.end()));
+  EXPECT_EQ(SlabOf(again[0]), SlabOf(again.back()));
+  EXPECT_EQ(pool_.n_slabs_used, 2u);
+  thread.FreeAll(again);
+  thread.FreeAll(second);
+}
+
+TEST_F(Heap, CurrentSlabSurvivesAnyNumberOfFrees) {
+  // Frees that pass the thread's list by count down in vain; here as if two billion had gone before.
+  Thread thread(&heaps_);
+  std::vector<void *> blocks = thread.MallocMany(kKind, 2);
+  hak_slab *slab = SlabOf(blocks[0]);
+  slab->countdown = 1;
+  hak_heap_free(&thread.cache, blocks[0], "free");
+  EXPECT_EQ(slab->state, HAK_SLAB_CURRENT);
+  EXPECT_GT(slab->countdown, static_cast<int32_t>(slab->n_blocks));
+  EXPECT_NE(hak_registry_find(blocks[1]), 0u);
+  thread.Free(blocks[1]);
+}
+
+// Threads that end
+
+TEST_F(Heap, ASuccessorAdoptsTheHeapAndFreesItsBlocksAsItsOwn) {
+  auto predecessor = std::make_unique<Thread>(&heaps_);
+  std::vector<void *> full = predecessor->MallocSlab(kKind);
+  std::vector<void *> current = predecessor->MallocMany(kKind, 1);
+  memset(full[7], 0x5a, kBytes);
+  predecessor.reset();
+
+  Thread successor(&heaps_);
+  EXPECT_EQ(heaps_.n_heaps, 2u) << "the public one and the inherited one";
+  EXPECT_EQ(*static_cast<unsigned char *>(full[7]), 0x5a);
+  EXPECT_EQ(OwnerOf(full[0]), successor.cache.owner_id);
+  successor.FreeAll(full);
+  EXPECT_EQ(RemoteOf(full[0])->word, SlabOf(full[0])->base) << "nothing was published";
+  successor.FreeAll(current);
+}
+
+TEST_F(Heap, AnEndedThreadLeavesRoomThatAnyThreadUses) {
+  Thread other(&heaps_);
+  for (uint32_t kind : {kKind, kMidKind}) {
+    size_t n_used = pool_.n_slabs_used;
+    auto ended = std::make_unique<Thread>(&heaps_);
+    void *live = ended->Malloc(kind);
+    hak_slab *slab = SlabOf(live);
+    ended.reset();
+
+    std::vector<void *> blocks = other.MallocMany(kind, ClassOf(kind).n_blocks - 1);
+    EXPECT_EQ(pool_.n_slabs_used, n_used + slab->n_slabs);
+    blocks.push_back(live);
+    EXPECT_EQ(std::set<void *>(blocks.begin(), blocks.end()).size(), ClassOf(kind).n_blocks);
+    for (void *p : blocks) {
+      EXPECT_EQ(SlabOf(p), slab);
+      EXPECT_EQ(OwnerOf(p), other.cache.owner_id);
+    }
+    other.FreeAll(blocks);
+  }
+}
+
+TEST_F(Heap, ASuccessorGoesOnWhereItsPredecessorStopped) {
+  auto predecessor = std::make_unique<Thread>(&heaps_);
+  std::vector<void *> blocks = predecessor->MallocMany(kKind, 5);
+  predecessor->Free(blocks[2]);
+  predecessor.reset();
+  Thread successor(&heaps_);
+  EXPECT_EQ(successor.Malloc(kKind), blocks[2]);
+  blocks.push_back(successor.Malloc(kKind));
+  EXPECT_EQ(blocks[5], static_cast<char *>(blocks[4]) + kBytes);
+  successor.FreeAll(blocks);
+}
+
+TEST_F(Heap, ATrimReturnsWhatAnEndedThreadLeft) {
+  {
+    Thread thread(&heaps_);
+    for (uint32_t kind = HAK_KIND_TINY_FIRST; kind <= HAK_KIND_MID_LAST; ++kind) {
+      thread.FreeAll(thread.MallocMany(kind, ClassOf(kind).n_blocks + 1));
+    }
+  }
+  EXPECT_GT(pool_.n_slabs_used, 0u);
+  hak_heap_set_trim(&heaps_);
+  EXPECT_EQ(pool_.n_slabs_used, 0u);
+}
+
+TEST_F(Heap, TheNextThreadsEndReturnsWhatWasLeftLongerThanTheDecayTimeAgo) {
+  auto later = std::make_unique<Thread>(&heaps_);
+  {
+    Thread early(&heaps_);
+    early.FreeAll(early.MallocSlab(kKind));
+  }
+  hak_os_fake_advance_ms(HAK_POOL_PURGE_DELAY_MS - 1);
+  { Thread unused(&heaps_); }  // takes the heap over, and leaves it for later again
+  hak_os_fake_advance_ms(HAK_POOL_PURGE_DELAY_MS);
+  EXPECT_EQ(pool_.n_slabs_used, 1u);
+  later.reset();
+  EXPECT_EQ(pool_.n_slabs_used, 0u);
+}
+
+TEST_F(Heap, WhatOthersFreeInAnOrphanReturnsOnceItIsMuch) {
+  Thread other(&heaps_);
+  auto ended = std::make_unique<Thread>(&heaps_);
+  std::vector<void *> full = ended->MallocMany(kKind, 100 * ClassOf(kKind).n_blocks);
+  ended.reset();
+  EXPECT_EQ(pool_.n_slabs_used, 100u);
+  other.FreeAll(full);
+  hak_heap_flush(&other.cache);
+  EXPECT_LE(pool_.n_slabs_used, 20u);
+  hak_heap_set_trim(&heaps_);
+  EXPECT_EQ(pool_.n_slabs_used, 0u);
+}
+
+TEST_F(Heap, WhatOthersFreeInAnOrphanIsFoundByWhoNeedsIt) {
+  Thread other(&heaps_);
+  auto ended = std::make_unique<Thread>(&heaps_);
+  std::vector<void *> full = ended->MallocSlab(kKind);
+  ended.reset();
+  for (size_t i = ClassOf(kKind).n_blocks / 4; i != 0; --i) {
+    other.Free(full.back());
+    full.pop_back();
+  }
+  hak_heap_flush(&other.cache);
+  void *p = other.Malloc(kKind);
+  EXPECT_EQ(SlabOf(p), SlabOf(full[0]));
+  EXPECT_EQ(OwnerOf(full[0]), other.cache.owner_id);
+  EXPECT_EQ(pool_.n_slabs_used, 1u);
+  other.Free(p);
+  other.FreeAll(full);
+}
+
+TEST_F(Heap, ACacheWithoutAHeapPublishesEachBlockAtOnce) {
+  Thread owner(&heaps_);
+  std::vector<void *> blocks = owner.MallocMany(kKind, 3);
+  hak_cache ended = HAK_CACHE_INIT;
+  for (uint64_t i = 0; i < blocks.size(); ++i) {
+    hak_heap_free(&ended, blocks[i], "free");
+    EXPECT_EQ(PublishedOf(blocks[0]), i + 1);
+  }
+}
+
+// Remote frees
+
+TEST_F(Heap, GathersRemoteFreesUntilASlotIsFull) {
+  Thread owner(&heaps_);
+  Thread other(&heaps_);
+  std::vector<void *> blocks = owner.MallocMany(kKind, 40);
+  for (int i = 0; i < 32; ++i) {
+    other.Free(blocks[i]);
+    EXPECT_EQ(PublishedOf(blocks[0]), 0u);
+  }
+  other.Free(blocks[32]);
+  EXPECT_EQ(PublishedOf(blocks[0]), 32u);
+  hak_heap_flush(&other.cache);
+  EXPECT_EQ(PublishedOf(blocks[0]), 33u);
+  for (int i = 33; i < 40; ++i) owner.Free(blocks[i]);
+}
+
+TEST_F(Heap, HoldsBackFewerBlocksTheLargerTheyAre) {
+  Thread owner(&heaps_);
+  Thread other(&heaps_);
+  std::vector<void *> blocks = owner.MallocMany(kMidKind, 3);
+  for (uint64_t i = 0; i < 3; ++i) {
+    other.Free(blocks[i]);
+    EXPECT_EQ(PublishedOf(blocks[0]), i);
+  }
+}
+
+TEST_F(Heap, HoldsBackByTheSizeThatASlabHasNowAndNotByAnEarlierOne) {
+  Thread owner(&heaps_);
+  Thread other(&heaps_);
+  void *small = owner.Malloc(1);
+  uintptr_t run = hak_kind_run_base(kMidKind, reinterpret_cast<uintptr_t>(small));
+  other.Free(small);
+  hak_heap_flush(&other.cache);
+  hak_heap_detach(&owner.cache);
+  hak_heap_set_trim(&heaps_);
+  ASSERT_EQ(pool_.n_slabs_used, 0u);
+  ASSERT_TRUE(hak_heap_attach(&heaps_, &owner.cache));
+
+  std::vector<void *> large = owner.MallocMany(kMidKind, 3);
+  ASSERT_EQ(SlabOf(large[0])->base, run) << "the test needs the same address";
+  other.Free(large[0]);
+  other.Free(large[1]);
+  EXPECT_EQ(PublishedOf(large[0]), 1u);
+  other.Free(large[2]);
+}
+
+TEST_F(Heap, AgeBringsOutWhatALonelySlotHolds) {
+  Thread owner(&heaps_);
+  Thread other(&heaps_);
+  void *lonely = owner.Malloc(kKind);
+  std::vector<void *> blocks;
+  while (blocks.size() < 16 * 16) {
+    void *p = owner.Malloc(kKind + 1);
+    if (SlabOf(p)->base >> HAK_SLAB_SHIFT == SlabOf(lonely)->base >> HAK_SLAB_SHIFT) continue;
+    blocks.push_back(p);
+  }
+  other.Free(lonely);
+  EXPECT_EQ(PublishedOf(lonely), 0u);
+  other.FreeAll(blocks);
+  EXPECT_EQ(PublishedOf(lonely), 1u);
+}
+
+TEST_F(Heap, MailsASlabOnceHoweverManyPublicationsItGets) {
+  Thread owner(&heaps_);
+  Thread other(&heaps_);
+  Thread another(&heaps_);
+  std::vector<void *> blocks = owner.MallocMany(kKind, 6);
+  for (int i = 0; i < 6; ++i) {
+    Thread &thread = i % 2 == 0 ? other : another;
+    thread.Free(blocks[i]);
+    hak_heap_flush(&thread.cache);
+    EXPECT_EQ(owner.cache.heap->mail, RemoteOf(blocks[0]));
+    EXPECT_EQ(owner.cache.heap->mail->mail_next, nullptr);
+  }
+  EXPECT_EQ(PublishedOf(blocks[0]), 6u);
+}
+
+TEST_F(Heap, TheOwnerReusesWhatOthersFreedBeforeItGrows) {
+  Thread owner(&heaps_);
+  Thread other(&heaps_);
+  std::vector<void *> blocks = owner.MallocSlab(kKind);
+  for (int round = 0; round < 50; ++round) {
+    other.FreeAll(blocks);
+    hak_heap_flush(&other.cache);
+    blocks = owner.MallocSlab(kKind);
+  }
+  // A batch may be missed by the look at the remote list that sends the slab to sleep.
+  EXPECT_LE(pool_.n_slabs_used, 2u);
+  owner.FreeAll(blocks);
+}
+
+TEST_F(Heap, TheOwnerFindsFullSlabsThatOthersHaveFreed) {
+  Thread owner(&heaps_);
+  Thread other(&heaps_);
+  std::vector<void *> first = owner.MallocSlab(kKind);
+  std::vector<void *> second = owner.MallocSlab(kKind);
+  std::vector<void *> third = owner.MallocSlab(kKind);
+  other.FreeAll(first);
+  other.FreeAll(second);
+  hak_heap_flush(&other.cache);
+  first = owner.MallocSlab(kKind);
+  second = owner.MallocSlab(kKind);
+  EXPECT_EQ(pool_.n_slabs_used, 3u);
+  for (auto *blocks : {&first, &second, &third}) owner.FreeAll(*blocks);
+}
+
+TEST_F(Heap, ForwardsMailThatArrivesAfterASlabHasChangedHands) {
+  Thread first(&heaps_);
+  Thread second(&heaps_);
+  Thread third(&heaps_);
+  std::vector<void *> blocks = first.MallocMany(kKind, 100);
+  third.Free(blocks.back());
+  hak_heap_flush(&third.cache);  // in the mail of the first
+  blocks.pop_back();
+  hak_heap_detach(&first.cache);
+  void *p = second.Malloc(kKind);
+  EXPECT_EQ(SlabOf(p), SlabOf(blocks[0]));
+  EXPECT_EQ(RemoteOf(p)->owner, second.cache.heap);
+  second.Free(p);
+
+  // Mail that was addressed before the slab changed hands.
+  third.Free(blocks.back());
+  hak_heap_flush(&third.cache);
+  hak_slab_remote *mail = second.cache.heap->mail;
+  ASSERT_EQ(mail, RemoteOf(blocks[0]));
+  second.cache.heap->mail = nullptr;
+  ASSERT_TRUE(hak_heap_attach(&heaps_, &first.cache));
+  first.cache.heap->mail = mail;
+  hak_heap_trim(&first.cache);
+  EXPECT_EQ(first.cache.heap->mail, nullptr);
+  EXPECT_EQ(second.cache.heap->mail, mail);
+  blocks.pop_back();
+  second.FreeAll(blocks);
+}
+
+// Misuse
+
+std::string Fatal(const void *p, const char *reason) {
+  char text[100];
+  snprintf(text, sizeof text, "^\\[HAKMEM\\] FATAL: free\\(%p\\): %s\n$", p, reason);
+  return text;
+}
+
+class HeapMisuse : public Heap {};
+
+TEST_F(HeapMisuse, DoubleFreeInTheThreadsListStops) {
+  Thread thread(&heaps_);
+  for (uint32_t kind : {kKind, kMidKind}) {
+    void *p = thread.Malloc(kind);
+    thread.Free(p);
+    EXPECT_EXIT(thread.Free(p), ::testing::KilledBySignal(SIGABRT), Fatal(p, "double free"));
+  }
+}
+
+TEST_F(HeapMisuse, DoubleFreeInAnotherSlabStops) {
+  Thread thread(&heaps_);
+  for (uint32_t kind : {kKind, kMidKind}) {
+    std::vector<void *> blocks = thread.MallocMany(kind, ClassOf(kind).n_blocks + 1);
+    thread.Free(blocks[5]);
+    EXPECT_EXIT(thread.Free(blocks[5]), ::testing::KilledBySignal(SIGABRT), Fatal(blocks[5], "double free"));
+    blocks.erase(blocks.begin() + 5);
+    thread.FreeAll(blocks);
+  }
+}
+
+TEST_F(HeapMisuse, DoubleFreeInTheOutboxStopsHoweverFullItIs) {
+  Thread owner(&heaps_);
+  Thread other(&heaps_);
+  for (uint32_t kind : {kKind, kMidKind}) {
+    for (void *p : owner.MallocMany(kind, 40 < ClassOf(kind).n_blocks ? 40 : 10)) {
+      other.Free(p);
+      EXPECT_EXIT(other.Free(p), ::testing::KilledBySignal(SIGABRT), Fatal(p, "double free"));
+    }
+  }
+}
+
+TEST_F(HeapMisuse, AnUnalignedPointerStopsInEverySlab) {
+  Thread owner(&heaps_);
+  Thread other(&heaps_);
+  std::vector<void *> blocks = owner.MallocMany(kKind, ClassOf(kKind).n_blocks + 1);
+  for (void *p : {blocks.front(), blocks.back()}) {
+    for (int distance : {1, 4, 8, 15}) {
+      void *inside = static_cast<char *>(p) + distance;
+      for (Thread *thread : {&owner, &other}) {
+        EXPECT_EXIT(thread->Free(inside), ::testing::KilledBySignal(SIGABRT),
+                    Fatal(inside, "pointer is not aligned to 16 bytes"));
+      }
+    }
+  }
+  owner.FreeAll(blocks);
+}
+
+TEST_F(HeapMisuse, APointerThatWasNeverHandedOutStops) {
+  Thread thread(&heaps_);
+  std::vector<void *> blocks = thread.MallocMany(kKind, ClassOf(kKind).n_blocks + 1);
+  uintptr_t base = SlabOf(blocks.front())->base;
+  // Before the first block, and behind the last where that is not the end of the slab.
+  hak_class geometry = ClassOf(11);
+  std::vector<void *> others = thread.MallocMany(geometry.kind, geometry.n_blocks + 1);
+  uintptr_t end = SlabOf(others.front())->base + geometry.first + geometry.n_blocks * geometry.block_bytes;
+  for (uintptr_t address : {base, base + 16, base + ClassOf(kKind).first - 16, end}) {
+    auto *p = reinterpret_cast<void *>(address);
+    EXPECT_EXIT(thread.Free(p), ::testing::KilledBySignal(SIGABRT), Fatal(p, "pointer was not allocated by hakmem"));
+  }
+  thread.FreeAll(blocks);
+  thread.FreeAll(others);
+}
+
+// Running out
+
+TEST_F(Heap, ABlockFreedWhenNothingIsLeftCanBeHadAgain) {
+  Thread thread(&heaps_);
+  hak_os_fake_fail(HAK_OS_FAKE_MAP, 2, SIZE_MAX);
+  std::vector<void *> blocks;
+  while (void *p = thread.Malloc(kKind)) blocks.push_back(p);
+  EXPECT_EQ(blocks.size(), 32u * ClassOf(kKind).n_blocks);
+  for (int i = 0; i < 10; ++i) {
+    EXPECT_EQ(thread.Malloc(kKind), nullptr);
+    thread.Free(blocks.back());
+    EXPECT_EQ(thread.Malloc(kKind), blocks.back());
+  }
+  // In the current slab at once, in all others from an eighth on.
+  for (size_t i = 0; i < blocks.size() / 2; ++i) thread.Free(blocks[i]);
+  for (size_t i = 0; i < blocks.size() / 2; ++i) {
+    blocks[i] = thread.Malloc(kKind);
+    ASSERT_NE(blocks[i], nullptr);
+  }
+  EXPECT_EQ(std::set<void *>(blocks.begin(), blocks.end()).size(), blocks.size());
+  EXPECT_EQ(thread.Malloc(kKind), nullptr);
+  thread.FreeAll(blocks);
+}
+
+TEST_F(Heap, LosesNothingWhicheverMappingFails) {
+  for (size_t nth = 1;; ++nth) {
+    SCOPED_TRACE(nth);
+    Start(4096, HAK_REFILL_COUNT_DEFAULT, false);
+    hak_os_fake_fail(HAK_OS_FAKE_MAP, nth, 1);
+    hak_cache cache = HAK_CACHE_INIT;
+    size_t n_refused = 0;
+    while (!hak_heap_attach(&heaps_, &cache)) ++n_refused;
+    hak_heap_detach(&cache);
+    {
+      Thread thread(&heaps_);
+      std::set<void *> blocks;
+      for (size_t i = 0; i < 4000; ++i) {
+        void *p;
+        while ((p = thread.Malloc(1 + i % HAK_KIND_MID_LAST)) == nullptr) ++n_refused;
+        EXPECT_TRUE(blocks.insert(p).second);
+      }
+      for (void *p : blocks) thread.Free(p);
+    }
+    EXPECT_LE(n_refused, 1u);
+    hak_heap_set_trim(&heaps_);
+    EXPECT_EQ(pool_.n_slabs_used, 0u);
+    if (n_refused == 0) {
+      EXPECT_GT(nth, 3u);
+      break;
+    }
+  }
+}
+
+// Scale
+
+TEST_F(Heap, FourMillionLiveBlocksOfOneClassReturnToTheStart) {
+  Thread thread(&heaps_);
+  constexpr size_t kCount = 4 << 20;
+  std::vector<void *> blocks = thread.MallocMany(1, kCount);
+  const size_t n_slabs = (kCount + ClassOf(1).n_blocks - 1) / ClassOf(1).n_blocks;
+  EXPECT_EQ(pool_.n_slabs_used, n_slabs);
+  // Hot: two SuperSlabs at a time.
+  EXPECT_LE(pool_.n_superslabs, n_slabs / 32 + 2);
+  for (size_t i = 0; i < kCount; ++i) *static_cast<size_t *>(blocks[i]) = i;
+  for (size_t i = 0; i < kCount; ++i) ASSERT_EQ(*static_cast<size_t *>(blocks[i]), i);
+  thread.FreeAll(blocks);
+  hak_heap_trim(&thread.cache);
+  EXPECT_LE(pool_.n_slabs_used, 1u);
+  hak_pool_trim(&pool_, 0);
+  EXPECT_LE(pool_.n_superslabs, 1u);
+}
+
+// Random programs of several threads by turns, on all kinds, with ends and successors: each block keeps its content.
+class HeapProgram : public Heap, public ::testing::WithParamInterface<unsigned> {};
+
+TEST_P(HeapProgram, EveryBlockKeepsItsContentAndEverySlabReturns) {
+  std::mt19937 random(GetParam());
+  Start(GetParam() % 2 == 0 ? 4096 : 65536, 1 + random() % 200, random() % 3 == 0);
+  struct Block {
+    uint64_t *p;
+    uint32_t kind;
+    uint64_t pattern;
+  };
+  std::vector<std::unique_ptr<Thread>> threads(4);
+  std::vector<Block> blocks;
+  auto words = [](const Block &block) { return ClassOf(block.kind).block_bytes / sizeof(uint64_t); };
+  const uint32_t kinds[] = {1, 2, 5, 31, 64, 65, 72, 80, 96, 104};
+  for (int step = 0; step < 60000; ++step) {
+    std::unique_ptr<Thread> &thread = threads[random() % threads.size()];
+    if (thread == nullptr) thread = std::make_unique<Thread>(&heaps_);
+    size_t wanted = step / 10000 % 2 == 0 ? 3000 : 300;
+    if (random() % 2000 == 0) {
+      thread.reset();
+    } else if (random() % 1000 == 0) {
+      hak_heap_trim(&thread->cache);
+    } else if (blocks.size() < wanted && random() % 4 != 0) {
+      uint32_t kind = kinds[std::min(random() % 10, random() % 10)];
+      Block block = {static_cast<uint64_t *>(thread->Malloc(kind)), kind, random()};
+      ASSERT_NE(block.p, nullptr);
+      block.p[0] = block.p[1] = block.p[words(block) - 1] = block.pattern;
+      blocks.push_back(block);
+    } else if (!blocks.empty()) {
+      std::swap(blocks[random() % blocks.size()], blocks.back());
+      Block block = blocks.back();
+      blocks.pop_back();
+      ASSERT_EQ(block.p[0], block.pattern);
+      ASSERT_EQ(block.p[1], block.pattern);
+      ASSERT_EQ(block.p[words(block) - 1], block.pattern);
+      thread->Free(block.p);
+    }
+  }
+  for (const Block &block : blocks) {
+    std::unique_ptr<Thread> &thread = threads[random() % threads.size()];
+    if (thread == nullptr) thread = std::make_unique<Thread>(&heaps_);
+    thread->Free(block.p);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Seeds, HeapProgram, ::testing::Range(1u, 9u));
+
+}  // namespace

@@ -1,0 +1,214 @@
+// Heaps used by several threads at once: hand-offs, exits, adoption. Every block is filled with a pattern that only its
+// holder knows, so that a block that is handed out twice, or written by the allocator while it is live, is noticed.
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cstdint>
+#include <cstring>
+#include <deque>
+#include <mutex>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "heap/heap.h"
+#include "platform/os.h"
+
+namespace {
+
+struct Block {
+  unsigned char *p;
+  uint32_t kind;
+  unsigned char pattern;
+};
+
+hak_class ClassOf(uint32_t kind) {
+  if (kind <= HAK_KIND_TINY_LAST) return hak_class_make(kind, 1, 16 * kind);
+  uint32_t index = kind - HAK_KIND_MID_FIRST;
+  return hak_class_make(kind, static_cast<uint32_t>(hak_kind_run_slabs(kind)), (9 + index % 8) << (7 + index / 8));
+}
+
+class HeapThreads : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    hak_pool_init(&pool_, hak_os_linux());
+    hak_heap_set_init(&heaps_, &pool_, HAK_REFILL_COUNT_DEFAULT, false);
+  }
+
+  // Everything was freed: when all mail is drained, no slab is left in use.
+  void TearDown() override {
+    hak_cache cache = HAK_CACHE_INIT;
+    for (int i = 0; i < 64; ++i) {  // every heap's mail, whoever got it by mistake
+      ASSERT_TRUE(hak_heap_attach(&heaps_, &cache));
+      hak_heap_detach(&cache);
+      hak_heap_set_trim(&heaps_);
+    }
+    EXPECT_EQ(pool_.n_slabs_used, 0u);
+    hak_pool_destroy(&pool_);
+    EXPECT_EQ(pool_.n_superslabs, 0u);
+  }
+
+  static Block Malloc(hak_cache *cache, uint32_t kind, unsigned char pattern) {
+    void *p = hak_cache_pop(cache, kind);
+    if (p == nullptr) {
+      hak_class geometry = ClassOf(kind);
+      if (!hak_heap_refill(cache, &geometry)) abort();
+      p = hak_cache_pop(cache, kind);
+    }
+    memset(p, pattern, ClassOf(kind).block_bytes);
+    return {static_cast<unsigned char *>(p), kind, pattern};
+  }
+
+  static void Free(hak_cache *cache, Block block) {
+    uint32_t bytes = ClassOf(block.kind).block_bytes;
+    for (uint32_t i = 0; i < bytes; ++i) {
+      if (block.p[i] != block.pattern) {
+        ADD_FAILURE() << "block of kind " << block.kind << " was overwritten at byte " << i;
+        break;
+      }
+    }
+    size_t kind;
+    uintptr_t distance;
+    if (!hak_cache_push(cache, block.p, &kind, &distance)) {
+      hak_heap_free(cache, block.p, "free");
+    }
+  }
+
+  hak_pool pool_;
+  hak_heap_set heaps_;
+};
+
+// A bounded queue through which blocks change threads.
+class Mailbox {
+ public:
+  void Put(Block block) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    blocks_.push_back(block);
+  }
+  bool Get(Block *block) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (blocks_.empty()) return false;
+    *block = blocks_.front();
+    blocks_.pop_front();
+    return true;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::deque<Block> blocks_;
+};
+
+TEST_F(HeapThreads, BlocksHandedAroundKeepTheirContentAndAreAllReturned) {
+  constexpr int kThreads = 4;
+  constexpr int kSteps = 60000;
+  Mailbox mailboxes[kThreads];
+  std::vector<std::thread> threads;
+  for (int t = 0; t < kThreads; ++t) {
+    threads.emplace_back([&, t] {
+      hak_cache cache = HAK_CACHE_INIT;
+      ASSERT_TRUE(hak_heap_attach(&heaps_, &cache));
+      std::minstd_rand random(static_cast<unsigned>(t) + 1);
+      std::vector<Block> own;
+      const uint32_t kinds[] = {1, 2, 4, 16, 63, 64, 65, 80, 95, 104};
+      for (int step = 0; step < kSteps; ++step) {
+        auto pattern = static_cast<unsigned char>(random());
+        Block block = Malloc(&cache, kinds[random() % 10], pattern);
+        switch (random() % 4) {
+          case 0:
+            mailboxes[random() % kThreads].Put(block);
+            break;
+          case 1:
+            Free(&cache, block);
+            break;
+          default:
+            own.push_back(block);
+        }
+        if (own.size() > 300) {
+          for (int i = 0; i < 100; ++i) {
+            size_t which = random() % own.size();
+            Free(&cache, own[which]);
+            own[which] = own.back();
+            own.pop_back();
+          }
+        }
+        Block received;
+        if (mailboxes[t].Get(&received)) Free(&cache, received);
+      }
+      for (Block block : own) Free(&cache, block);
+      hak_heap_detach(&cache);
+    });
+  }
+  for (auto &thread : threads) thread.join();
+  hak_cache cache = HAK_CACHE_INIT;
+  ASSERT_TRUE(hak_heap_attach(&heaps_, &cache));
+  Block block;
+  for (auto &mailbox : mailboxes) {
+    while (mailbox.Get(&block)) Free(&cache, block);
+  }
+  hak_heap_detach(&cache);
+}
+
+TEST_F(HeapThreads, ShortThreadsInheritBlocksFromEachOtherWithoutGrowth) {
+  Mailbox mailbox;
+  std::atomic<size_t> superslabs_early{0};
+  for (int generation = 0; generation < 300; ++generation) {
+    std::vector<std::thread> threads;
+    for (int t = 0; t < 3; ++t) {
+      threads.emplace_back([&, t, generation] {
+        hak_cache cache = HAK_CACHE_INIT;
+        ASSERT_TRUE(hak_heap_attach(&heaps_, &cache));
+        std::minstd_rand random(static_cast<unsigned>(generation * 3 + t));
+        Block block;
+        for (int i = 0; i < 200; ++i) mailbox.Put(Malloc(&cache, 1 + random() % 8, static_cast<unsigned char>(i)));
+        for (int i = 0; i < 200 && mailbox.Get(&block); ++i) Free(&cache, block);
+        hak_heap_detach(&cache);
+      });
+    }
+    for (auto &thread : threads) thread.join();
+    if (generation == 20) superslabs_early = hak_load_relaxed(&pool_.n_superslabs);
+  }
+  EXPECT_LE(pool_.n_superslabs, superslabs_early.load());
+  hak_cache cache = HAK_CACHE_INIT;
+  ASSERT_TRUE(hak_heap_attach(&heaps_, &cache));
+  Block block;
+  while (mailbox.Get(&block)) Free(&cache, block);
+  hak_heap_detach(&cache);
+}
+
+TEST_F(HeapThreads, WhatOneThreadOnlyAllocatesAndAnotherOnlyFreesIsReused) {
+  Mailbox mailbox;
+  constexpr int kBlocks = 400000;
+  constexpr int kInFlight = 2000;
+  std::atomic<int> in_flight{0};
+  std::thread producer([&] {
+    hak_cache cache = HAK_CACHE_INIT;
+    ASSERT_TRUE(hak_heap_attach(&heaps_, &cache));
+    for (int i = 0; i < kBlocks; ++i) {
+      while (in_flight.load() >= kInFlight) std::this_thread::yield();
+      mailbox.Put(Malloc(&cache, 8, static_cast<unsigned char>(i)));
+      ++in_flight;
+    }
+    hak_heap_detach(&cache);
+  });
+  std::thread consumer([&] {
+    hak_cache cache = HAK_CACHE_INIT;
+    ASSERT_TRUE(hak_heap_attach(&heaps_, &cache));
+    for (int i = 0; i < kBlocks;) {
+      Block block;
+      if (!mailbox.Get(&block)) {
+        std::this_thread::yield();
+        continue;
+      }
+      Free(&cache, block);
+      --in_flight;
+      ++i;
+    }
+    hak_heap_detach(&cache);
+  });
+  producer.join();
+  consumer.join();
+  // 50 MB went through; 256 KB were in flight.
+  EXPECT_LE(pool_.n_superslabs, 1u);
+}
+
+}  // namespace

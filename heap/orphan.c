@@ -1,0 +1,193 @@
+// The heap set: heaps that no thread owns, and how threads come by theirs and leave them.
+#include <string.h>
+
+#include "base/atomic.h"
+#include "base/bits.h"
+#include "base/compiler.h"
+#include "heap/heap_internal.h"
+#include "platform/report.h"
+
+// Mailed slabs that may wait with a heap that no thread owns: 1 MiB of address space.
+#define ORPHAN_MAIL_MAX 16
+
+void hak_heap_set_init(struct hak_heap_set *set, struct hak_pool *pool, uint32_t refill_count, bool diet) {
+  *set = (struct hak_heap_set){.pool = pool, .refill_count = refill_count, .diet = diet};
+  pthread_mutex_init(&set->lock, NULL);
+}
+
+// The public heap
+
+static void public_note(struct hak_heap_set *set, size_t kind, bool has_slabs) {
+  uint64_t bit = (uint64_t)1 << (kind % 64);
+  uint64_t *kinds = &set->public_kinds[kind / 64];
+  uint64_t found = hak_load_relaxed(kinds);  // only written under the set's lock
+  hak_store_relaxed(kinds, has_slabs ? found | bit : found & ~bit);
+}
+
+void hak_slab_change_owner(struct hak_slab *slab, struct hak_heap *heap) {
+  hak_store_relaxed(&hak_slab_remote_at(slab->base)->owner, heap);
+  hak_registry_set(slab->base, slab->n_slabs, hak_entry_make(heap->id, slab->kind));
+  if (heap == heap->set->public_heap) public_note(heap->set, slab->kind, true);
+}
+
+static struct hak_slab *public_take_locked(struct hak_heap *heap, size_t kind) {
+  struct hak_heap *public_heap = heap->set->public_heap;
+  struct hak_slab *slab = public_heap->bin[kind].awake;
+  if (slab == NULL) {
+    public_note(heap->set, kind, false);
+  } else {
+    hak_bin_unlink(public_heap, slab);
+    hak_slab_change_owner(slab, heap);
+  }
+  return slab;
+}
+
+// Orphans
+
+static void link_orphan_locked(struct hak_heap_set *set, struct hak_heap *heap) {
+  struct hak_heap *newest = set->newest_orphan;
+  heap->newer = NULL;
+  heap->older = newest;
+  if (newest != NULL) newest->newer = heap;
+  if (newest == NULL) set->oldest_orphan = heap;
+  hak_store_relaxed(&set->newest_orphan, heap);
+}
+
+static void unlink_orphan_locked(struct hak_heap_set *set, struct hak_heap *heap) {
+  if (heap->older != NULL) heap->older->newer = heap->newer;
+  if (heap->newer != NULL) heap->newer->older = heap->older;
+  if (set->oldest_orphan == heap) set->oldest_orphan = heap->newer;
+  if (set->newest_orphan == heap) hak_store_relaxed(&set->newest_orphan, heap->older);
+}
+
+// Makes a husk of an orphan. Most of its mail is collected on the way; for what is mailed later see hak_orphan_mailed.
+static void dissolve_locked(struct hak_heap_set *set, struct hak_heap *heap) {
+  unlink_orphan_locked(set, heap);
+  for (size_t kind = 0; kind < HAK_KINDS; ++kind) {
+    if (heap->bin[kind].current != NULL) hak_bin_return_current(heap, kind, &heap->list[kind]);
+  }
+  hak_mail_drain(heap);
+  hak_heap_release_empty(heap);
+  for (size_t kind = 0; kind < HAK_KINDS; ++kind) {
+    struct hak_slab *slab;
+    while ((slab = heap->bin[kind].awake) != NULL) {
+      hak_bin_unlink(heap, slab);
+      hak_slab_change_owner(slab, set->public_heap);
+      hak_bin_link(set->public_heap, slab);
+    }
+  }
+  heap->older = set->husks;
+  heap->orphaned_ms = UINT64_MAX;
+  set->husks = heap;
+}
+
+static bool is_husk(const struct hak_heap *heap) { return heap->orphaned_ms == UINT64_MAX; }
+
+HAK_COLD void hak_orphan_mailed(struct hak_heap *heap) {
+  struct hak_heap_set *set = heap->set;
+  if (hak_add_relaxed(&heap->n_mail, 1) < ORPHAN_MAIL_MAX) return;
+  pthread_mutex_lock(&set->lock);
+  // If it was adopted in the meantime its owner collects.
+  if (hak_load_relaxed(&heap->orphan) != 0) {
+    hak_store_relaxed(&heap->n_mail, 0);
+    if (is_husk(heap)) {
+      hak_mail_drain(heap);
+    } else {
+      dissolve_locked(set, heap);
+    }
+  }
+  pthread_mutex_unlock(&set->lock);
+}
+
+struct hak_slab *hak_public_take(struct hak_heap *heap, size_t kind) {
+  struct hak_heap_set *set = heap->set;
+  bool in_public = (hak_load_relaxed(&set->public_kinds[kind / 64]) >> (kind % 64) & 1) != 0;
+  if (!in_public && hak_load_relaxed(&set->newest_orphan) == NULL) return NULL;
+  pthread_mutex_lock(&set->lock);
+  struct hak_slab *slab = public_take_locked(heap, kind);
+  if (slab == NULL && set->oldest_orphan != NULL) {
+    dissolve_locked(set, set->oldest_orphan);
+    slab = public_take_locked(heap, kind);
+  }
+  pthread_mutex_unlock(&set->lock);
+  return slab;
+}
+
+// Attach and detach
+
+static struct hak_heap *new_heap_locked(struct hak_heap_set *set) {
+  struct hak_heap *heap = hak_pool_meta_alloc(set->pool, sizeof *heap);
+  if (heap == NULL) return NULL;
+  heap->set = set;
+  heap->id = ++set->n_heaps;
+  heap->list[HAK_KIND_NONE] = HAK_CACHE_NO_BLOCK;
+  return heap;
+}
+
+// The public heap is a husk from the start.
+static bool make_public_heap_locked(struct hak_heap_set *set) {
+  struct hak_heap *heap = new_heap_locked(set);
+  if (heap == NULL) return false;
+  hak_store_relaxed(&heap->orphan, 1);
+  heap->orphaned_ms = UINT64_MAX;
+  set->public_heap = heap;
+  return true;
+}
+
+static struct hak_heap *adopt_locked(struct hak_heap_set *set) {
+  if (set->public_heap == NULL && !make_public_heap_locked(set)) return NULL;
+  struct hak_heap *heap = set->newest_orphan;
+  if (heap != NULL) {
+    unlink_orphan_locked(set, heap);
+  } else if ((heap = set->husks) != NULL) {
+    set->husks = heap->older;
+  } else {
+    return new_heap_locked(set);
+  }
+  hak_store_relaxed(&heap->orphan, 0);
+  return heap;
+}
+
+bool hak_heap_attach(struct hak_heap_set *set, struct hak_cache *cache) {
+  pthread_mutex_lock(&set->lock);
+  struct hak_heap *heap = adopt_locked(set);
+  pthread_mutex_unlock(&set->lock);
+  if (heap == NULL) return false;
+  memcpy(cache->list, heap->list, sizeof cache->list);
+  cache->heap = heap;
+  cache->owner_id = heap->id;
+  return true;
+}
+
+void hak_heap_detach(struct hak_cache *cache) {
+  struct hak_heap *heap = cache->heap;
+  struct hak_heap_set *set = heap->set;
+  hak_heap_flush(cache);
+  memcpy(heap->list, cache->list, sizeof heap->list);
+  memset(cache->list, 0, sizeof cache->list);
+  cache->list[HAK_KIND_NONE] = HAK_CACHE_NO_BLOCK;
+  cache->heap = NULL;
+  cache->owner_id = HAK_NO_OWNER;
+
+  uint64_t now = set->pool->os->now_ms();
+  pthread_mutex_lock(&set->lock);
+  heap->orphaned_ms = now;
+  hak_store_relaxed(&heap->n_mail, 0);
+  hak_store_relaxed(&heap->orphan, 1);
+  link_orphan_locked(set, heap);
+  struct hak_heap *oldest = set->oldest_orphan;
+  if (now - oldest->orphaned_ms >= set->pool->purge_delay_ms) dissolve_locked(set, oldest);
+  pthread_mutex_unlock(&set->lock);
+}
+
+void hak_heap_set_trim(struct hak_heap_set *set) {
+  pthread_mutex_lock(&set->lock);
+  while (set->oldest_orphan != NULL) dissolve_locked(set, set->oldest_orphan);
+  for (struct hak_heap *heap = set->husks; heap != NULL; heap = heap->older) hak_mail_drain(heap);
+  if (set->public_heap != NULL) {
+    // Last, since the others' misdirected mail is sent on to it.
+    hak_mail_drain(set->public_heap);
+    hak_heap_release_empty(set->public_heap);
+  }
+  pthread_mutex_unlock(&set->lock);
+}

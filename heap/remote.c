@@ -1,0 +1,136 @@
+// Remote frees: the outbox that gathers them, their publication, and the owner's mail.
+//
+// docs/concurrency.md has the protocol as a whole. In short: a slab is `in mail` from the first publication on its
+// remote list until its owner has collected that list, and a slab in mail is never released. So a publisher may touch
+// the slab's shared descriptor until its mail is drained, although its own blocks may be reused at once.
+#include "base/atomic.h"
+#include "base/bits.h"
+#include "heap/heap_internal.h"
+#include "platform/report.h"
+
+// What one slot may hold back: blocks, and bytes of them.
+#define OUTBOX_BLOCKS_MAX 32
+#define OUTBOX_BYTES_MAX 8192
+
+// Every this many remote frees the next slot in turn is published, however little it holds.
+#define OUTBOX_AGE 16
+
+// Mail
+
+// Links a slab that is in mail into the mail of its owner, and returns that. Whoever gets it by mistake, since the slab
+// changes hands right now, sends it on.
+static struct hak_heap *mail_push(struct hak_slab_remote *remote) {
+  struct hak_heap *heap = hak_load_relaxed(&remote->owner);
+  struct hak_slab_remote *head = hak_load_relaxed(&heap->mail);
+  do {
+    remote->mail_next = head;
+  } while (!hak_cas_release(&heap->mail, &head, remote));
+  return heap;
+}
+
+static void append_free(struct hak_slab *slab, uintptr_t head) {
+  if (slab->free != slab->base) {
+    uintptr_t tail = head;
+    while (*(uintptr_t *)tail != slab->base) tail = *(uintptr_t *)tail;
+    *(uintptr_t *)tail = slab->free;
+  }
+  slab->free = head;
+}
+
+static void collect(struct hak_heap *heap, struct hak_slab_remote *remote) {
+  struct hak_slab *slab = hak_slab_at(remote->base);
+  // Acquire: the links of the blocks. Release: the slab's mail_next may be used again by who finds it not in mail.
+  uint64_t word = __atomic_exchange_n(&remote->word, slab->base, __ATOMIC_ACQ_REL);
+  uint32_t n = (uint32_t)(word >> HAK_REMOTE_COUNT_SHIFT);
+  if (slab->state == HAK_SLAB_CURRENT) {
+    if (n != 0) append_free(slab, HAK_REMOTE_HEAD(word));
+    return;
+  }
+  HAK_CHECK(n <= hak_slab_used(slab));
+  if (n == 0) {
+    // Collected before by take_remote; meanwhile it may have been emptied, and waited for this.
+    if (slab->state == HAK_SLAB_AWAKE && slab->countdown == 0) hak_slab_emptied(heap, slab);
+    return;
+  }
+  // The links of a slab that is now wholly free are not needed, and not worth a walk.
+  if (n != hak_slab_used(slab)) append_free(slab, HAK_REMOTE_HEAD(word));
+  hak_slab_credit(heap, slab, n);
+}
+
+void hak_mail_drain(struct hak_heap *heap) {
+  if (hak_load_relaxed(&heap->mail) == NULL) return;
+  struct hak_slab_remote *next;
+  for (struct hak_slab_remote *remote = hak_exchange_acquire(&heap->mail, NULL); remote != NULL; remote = next) {
+    next = remote->mail_next;
+    if (hak_load_relaxed(&remote->owner) == heap) {
+      collect(heap, remote);
+    } else {
+      (void)mail_push(remote);
+    }
+  }
+}
+
+// Publication
+
+void hak_remote_publish(uintptr_t base, uintptr_t head, uintptr_t tail, uint32_t n) {
+  struct hak_slab_remote *remote = hak_slab_remote_at(base);
+  uint64_t found = hak_load_relaxed(&remote->word);
+  uint64_t wanted;
+  do {
+    *(uintptr_t *)tail = HAK_REMOTE_HEAD(found);
+    uint64_t count = (found >> HAK_REMOTE_COUNT_SHIFT) + n;
+    wanted = head | count << HAK_REMOTE_COUNT_SHIFT | HAK_REMOTE_IN_MAIL;
+    // Release: the links. Acquire: pairs with collect's release, see there.
+  } while (!__atomic_compare_exchange_n(&remote->word, &found, wanted, true, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED));
+  if ((found & HAK_REMOTE_IN_MAIL) != 0) return;
+  struct hak_heap *heap = mail_push(remote);
+  if (HAK_UNLIKELY(hak_load_relaxed(&heap->orphan) != 0)) hak_orphan_mailed(heap);
+}
+
+// Outbox
+
+static void publish_slot(struct hak_outbox_slot *slot) {
+  uint32_t n = slot->count;
+  if (n == 0) return;
+  slot->count = 0;
+  hak_remote_publish(slot->base, slot->head, slot->tail, n);
+}
+
+void hak_heap_flush(struct hak_cache *cache) {
+  for (size_t i = 0; i < HAK_OUTBOX_SLOTS; ++i) publish_slot(&cache->outbox[i]);
+}
+
+static void start_slot(struct hak_outbox_slot *slot, uintptr_t base, size_t kind) {
+  // Mid's classes by their power of two: exact enough for a bound.
+  size_t block_bytes = kind <= HAK_KIND_TINY_LAST ? 16 * kind : (size_t)1024 << ((kind - HAK_KIND_MID_FIRST) / 8);
+  slot->base = base;
+  slot->limit = (uint32_t)hak_min(hak_max(OUTBOX_BYTES_MAX / block_bytes, 1), OUTBOX_BLOCKS_MAX);
+}
+
+// The block that is added always stays until the next one comes: as long as it is here nobody can have been given it
+// again, so that to find it here is certain proof of a double free.
+void hak_outbox_add(struct hak_cache *cache, void *p, size_t kind, const char *function) {
+  uintptr_t block = (uintptr_t)p;
+  uintptr_t base = hak_kind_run_base(kind, block);
+  if (HAK_UNLIKELY(cache->heap == NULL)) {
+    // This thread has no end at which what it gathers would be flushed.
+    hak_remote_publish(base, block, block, 1);
+    return;
+  }
+  struct hak_outbox_slot *slot = &cache->outbox[(base >> HAK_SLAB_SHIFT) % HAK_OUTBOX_SLOTS];
+  if (HAK_UNLIKELY(slot->count != 0 && slot->head == block)) hak_fatal_misuse(function, p, HAK_MISUSE_DOUBLE_FREE);
+  if (slot->count == 0 || slot->base != base || slot->count >= slot->limit) {
+    publish_slot(slot);
+    start_slot(slot, base, kind);
+    slot->tail = block;
+  } else {
+    *(uintptr_t *)p = slot->head;
+  }
+  slot->head = block;
+  ++slot->count;
+
+  if (++cache->outbox_clock % OUTBOX_AGE == 0) {
+    struct hak_outbox_slot *oldest = &cache->outbox[cache->outbox_clock / OUTBOX_AGE % HAK_OUTBOX_SLOTS];
+    if (oldest != slot) publish_slot(oldest);
+  }
+}

@@ -1,0 +1,143 @@
+// A slab as the block tiers (Tiny and Mid) use it: a run of 64 KiB slabs cut into blocks of one size. Internal to
+// heap/ and the tiers above it.
+//
+// A run of n slabs with blocks of B bytes, n_blocks of them:
+//
+//   base        first                                              carved_end                          base + run bytes
+//   +-----------+---------+---------+---------+--- ... ---+--------+----------------------- ... -------+----+
+//   |  never    | block 0 | block 1 | block 2 |           |        |   not yet carved: never touched    |tail|
+//   +-----------+---------+---------+---------+--- ... ---+--------+----------------------- ... -------+----+
+//
+// A free block holds the address of the next free block in its first 8 bytes; the last one holds `base`. So `base` ends
+// every list, and no block may start there, nor at any other multiple of 64 KiB: let L be the largest power of two that
+// divides B; then `first` is L in a run of one slab, and L / 2 in a longer one, where i * B could be such a multiple
+// but L / 2 + i * B cannot. Blocks are aligned to `first`. Where B is a power of two that costs the address space of
+// one block, otherwise mostly nothing. In return
+//   - a list is empty exactly if the low 16 bits of its head are zero, and
+//   - the head of a list, empty or not, always tells which slab the list belongs to: (head ^ p) < 64 KiB says that p
+//     lies in that slab, head ^ p == 0 that p was freed just before. One XOR serves three checks in the hot path of
+//     free.
+//
+// States, all under the owner's control:
+//
+//   CURRENT  the slab of its kind that malloc takes from; the thread's cache holds (most of) its free blocks
+//   ASLEEP   every block was handed out when it ceased to be current; in no list; fewer than `wake` blocks are free
+//   AWAKE    an eighth of its blocks or more are free; in the owner's list of its kind, can become current
+//
+//            fresh                 list empty, all carved          `wake` blocks freed
+//   (pool) --------> CURRENT ---------------------------> ASLEEP ----------------------> AWAKE ---> (pool) when empty
+//                      ^                                                                   |
+//                      +-------------------------------------------------------------------+
+#ifndef HAKMEM_HEAP_SLAB_H_
+#define HAKMEM_HEAP_SLAB_H_
+
+#include <assert.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "superslab/layout.h"
+#include "superslab/registry.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct hak_heap;
+
+enum hak_slab_state { HAK_SLAB_CURRENT, HAK_SLAB_ASLEEP, HAK_SLAB_AWAKE };
+
+// The geometry of one kind of slab.
+struct hak_class {
+  uint32_t kind;
+  uint32_t n_slabs;      // length of the run, a power of two
+  uint32_t block_bytes;  // a multiple of 16
+  uint32_t first;        // offset of block 0
+  uint32_t n_blocks;
+};
+
+// The offset of the first block, and the alignment of all blocks, of `block_bytes` in runs of `n_slabs` slabs.
+static inline uint32_t hak_class_alignment(uint32_t n_slabs, uint32_t block_bytes) {
+  uint32_t divisor = block_bytes & (~block_bytes + 1);
+  return n_slabs == 1 ? divisor : divisor / 2;
+}
+
+// The geometry of blocks of `block_bytes`, a multiple of 16 (of 32 in runs of several slabs), in runs of `n_slabs`
+// slabs.
+static inline struct hak_class hak_class_make(uint32_t kind, uint32_t n_slabs, uint32_t block_bytes) {
+  uint32_t first = hak_class_alignment(n_slabs, block_bytes);
+  uint32_t n_blocks = (n_slabs * (uint32_t)HAK_SLAB_BYTES - first) / block_bytes;
+  struct hak_class geometry = {kind, n_slabs, block_bytes, first, n_blocks};
+  return geometry;
+}
+
+// What the owner alone reads and writes: the private descriptor of the run's first slab.
+//
+//   0      8           12           16            20         24      28        32
+//   +------+-----------+------------+-------------+----------+-------+---------+
+//   | free | countdown | carved_end | block_bytes | n_blocks | first | n_slabs |
+//   +------+-----------+------------+-------------+----------+-------+---------+
+//   32     33      36     40     48     56     64
+//   +------+-------+------+------+------+------+
+//   | kind | state | wake | next | prev | base |
+//   +------+-------+------+------+------+------+
+struct hak_slab {
+  uintptr_t free;     // list of blocks freed by the owner while the slab was not current, and of collected remote ones
+  int32_t countdown;  // frees until something happens: ASLEEP: it wakes; AWAKE: it is empty; CURRENT: nothing
+  uint32_t carved_end;  // offset from base
+  uint32_t block_bytes;
+  uint32_t n_blocks;
+  uint32_t first;
+  uint32_t n_slabs;
+  uint8_t kind;
+  uint8_t state;  // enum hak_slab_state
+  uint16_t unused;
+  uint32_t wake;
+  struct hak_slab *next, *prev;  // AWAKE: the owner's list of this kind
+  uintptr_t base;
+};
+
+static_assert(sizeof(struct hak_slab) == HAK_DESCRIPTOR_BYTES, "one cache line");
+static_assert(offsetof(struct hak_slab, kind) == 32 && offsetof(struct hak_slab, next) == 40, "as drawn");
+
+// What other threads write: on a cache line of its own, the shared descriptor of the run's first slab.
+//
+//   word:   63           48 47                                         4    3..1      0
+//          +---------------+--------------------------------------------+--------+---------+
+//          | blocks in it  |   head of the list of remotely freed blocks |   0    | in mail |     empty: `base`
+//          +---------------+--------------------------------------------+--------+---------+
+struct hak_slab_remote {
+  uint64_t word;                      // atomic
+  struct hak_heap *owner;             // atomic; who drains this slab's mail
+  struct hak_slab_remote *mail_next;  // belongs to who has set `in mail`, then to who drains
+  uintptr_t base;
+  uint64_t reserved[4];
+};
+
+static_assert(sizeof(struct hak_slab_remote) == HAK_DESCRIPTOR_BYTES, "one cache line");
+
+#define HAK_REMOTE_IN_MAIL ((uint64_t)1)
+#define HAK_REMOTE_COUNT_SHIFT 48
+#define HAK_REMOTE_HEAD(word) ((uintptr_t)(word) & (((uint64_t)1 << HAK_REMOTE_COUNT_SHIFT) - 16))
+
+// Where the countdown of a CURRENT slab starts, and starts again should it run out: it means nothing there.
+#define HAK_COUNTDOWN_NEVER INT32_MAX
+
+// The descriptors of the run that starts at `base`.
+static inline struct hak_slab *hak_slab_at(uintptr_t base) {
+  return (struct hak_slab *)hak_slab_private_descriptor(base);
+}
+static inline struct hak_slab_remote *hak_slab_remote_at(uintptr_t base) {
+  return (struct hak_slab_remote *)hak_slab_shared_descriptor(base);
+}
+
+// Blocks of an ASLEEP or AWAKE slab that are not free: handed out, in a cache of another thread, or on its remote list.
+static inline uint32_t hak_slab_used(const struct hak_slab *slab) {
+  uint32_t asleep_extra = slab->state == HAK_SLAB_ASLEEP ? slab->n_blocks - slab->wake : 0;
+  return (uint32_t)slab->countdown + asleep_extra;
+}
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif  // HAKMEM_HEAP_SLAB_H_

@@ -1,0 +1,182 @@
+// For the tests of heap/ and of the tiers above it: a heap set over the fake operating system, and what a tier of equal
+// blocks promises.
+#ifndef HAKMEM_HEAP_TEST_HEAP_H_
+#define HAKMEM_HEAP_TEST_HEAP_H_
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <map>
+#include <random>
+#include <vector>
+
+#include "heap/heap.h"
+#include "platform/os_fake.h"
+#include "superslab/pool.h"
+#include "superslab/registry.h"
+
+namespace hak_test {
+
+class HeapTest : public ::testing::Test {
+ protected:
+  void SetUp() override { Start(4096, HAK_REFILL_COUNT_DEFAULT, false); }
+
+  void Start(size_t page_bytes, uint32_t refill_count, bool diet) {
+    hak_os_fake_reset(page_bytes);
+    hak_pool_init(&pool_, hak_os_fake());
+    hak_heap_set_init(&heaps_, &pool_, refill_count, diet);
+  }
+
+  // Every test frees what it allocates, and then no slab may be left in use.
+  void TearDown() override {
+    hak_os_fake_succeed();
+    hak_heap_set_trim(&heaps_);
+    EXPECT_EQ(pool_.n_slabs_used, 0u);
+    hak_pool_destroy(&pool_);
+    EXPECT_EQ(pool_.n_superslabs, 0u);
+  }
+
+  hak_pool pool_;
+  hak_heap_set heaps_;
+};
+
+// A tier of equal blocks, as its test describes it.
+struct BlockTier {
+  size_t size_min, size_max;  // for which kind_of is defined
+  size_t kind_first, kind_last;
+  size_t (*kind_of)(size_t size);
+  size_t (*bytes_of)(size_t kind);
+  void *(*malloc)(hak_cache *cache, size_t size);
+  void *(*malloc_aligned)(hak_cache *cache, size_t size, size_t alignment);
+  void (*free)(hak_cache *cache, void *p);
+};
+
+class BlockTierTest : public HeapTest {
+ protected:
+  explicit BlockTierTest(const BlockTier &tier) : tier_(tier) {}
+
+  void SetUp() override {
+    HeapTest::SetUp();
+    ASSERT_TRUE(hak_heap_attach(&heaps_, &cache_));
+  }
+  void TearDown() override {
+    hak_heap_detach(&cache_);
+    HeapTest::TearDown();
+  }
+
+  void *Malloc(size_t size) { return tier_.malloc(&cache_, size); }
+  void *MallocAligned(size_t size, size_t alignment) { return tier_.malloc_aligned(&cache_, size, alignment); }
+  void Free(void *p) { tier_.free(&cache_, p); }
+
+  static size_t KindOf(const void *p) { return hak_entry_kind(hak_registry_find(p)); }
+  size_t UsableBytes(const void *p) { return tier_.bytes_of(KindOf(p)); }
+
+  void ExpectConsistentKinds() {
+    EXPECT_EQ(tier_.kind_of(tier_.size_min), tier_.kind_first);
+    EXPECT_EQ(tier_.kind_of(tier_.size_max), tier_.kind_last);
+    EXPECT_EQ(tier_.bytes_of(tier_.kind_last), tier_.size_max);
+    for (size_t kind = tier_.kind_first; kind <= tier_.kind_last; ++kind) {
+      EXPECT_EQ(tier_.kind_of(tier_.bytes_of(kind)), kind);
+    }
+    for (size_t kind = tier_.kind_first; kind < tier_.kind_last; ++kind) {
+      EXPECT_EQ(tier_.kind_of(tier_.bytes_of(kind) + 1), kind + 1);
+    }
+    for (size_t size = tier_.size_min; size < tier_.size_max; ++size) {
+      ASSERT_GE(tier_.bytes_of(tier_.kind_of(size)), size);
+      ASSERT_GE(tier_.kind_of(size + 1), tier_.kind_of(size));
+    }
+  }
+
+  // For a full run of each kind and a bit of the next: where blocks lie, and how much of the run they fill.
+  void ExpectAlignedBlocksThatFillTheirRuns(double least_filled) {
+    for (size_t kind = tier_.kind_first; kind <= tier_.kind_last; ++kind) {
+      SCOPED_TRACE(kind);
+      size_t bytes = tier_.bytes_of(kind);
+      auto n_slabs = static_cast<uint32_t>(hak_kind_run_slabs(kind));
+      hak_class geometry = hak_class_make(static_cast<uint32_t>(kind), n_slabs, static_cast<uint32_t>(bytes));
+      EXPECT_GE(static_cast<double>(geometry.n_blocks * bytes),
+                least_filled * static_cast<double>(n_slabs * HAK_SLAB_BYTES));
+      std::vector<void *> blocks;
+      for (uint32_t i = 0; i < geometry.n_blocks + 2; ++i) blocks.push_back(Malloc(bytes));
+      for (void *p : blocks) {
+        auto address = reinterpret_cast<uintptr_t>(p);
+        ASSERT_EQ(KindOf(p), kind);
+        ASSERT_EQ(hak_registry_find(static_cast<char *>(p) + bytes - 1), hak_registry_find(p));
+        ASSERT_EQ(address % hak_class_alignment(n_slabs, static_cast<uint32_t>(bytes)), 0u);
+        ASSERT_EQ(address % 16, 0u);
+        ASSERT_NE(address % HAK_SLAB_BYTES, 0u);
+      }
+      for (void *p : blocks) Free(p);
+    }
+  }
+
+  // A random program, in which every byte that may be used is used.
+  void ExpectBlocksThatNeverOverlap(unsigned seed) {
+    std::mt19937 random(seed);
+    struct Block {
+      unsigned char *p;
+      size_t bytes;
+      unsigned char pattern;
+    };
+    std::map<uintptr_t, uintptr_t> ranges;  // start to end
+    std::vector<Block> blocks;
+    for (int step = 0; step < 20000; ++step) {
+      if (blocks.size() < 500 && random() % 5 < 3) {
+        size_t size = random() % (tier_.size_max + 1);
+        size_t alignment = random() % 4 == 0 ? size_t{16} << random() % 6 : 16;
+        auto *p = static_cast<unsigned char *>(alignment == 16 ? Malloc(size) : MallocAligned(size, alignment));
+        ASSERT_NE(p, nullptr);
+        Block block = {p, UsableBytes(p), static_cast<unsigned char>(random())};
+        ASSERT_GE(block.bytes, size);
+        auto start = reinterpret_cast<uintptr_t>(p);
+        ASSERT_EQ(start % alignment, 0u);
+        auto after = ranges.lower_bound(start);
+        ASSERT_TRUE(after == ranges.end() || start + block.bytes <= after->first);
+        ASSERT_TRUE(after == ranges.begin() || std::prev(after)->second <= start);
+        ranges[start] = start + block.bytes;
+        memset(p, block.pattern, block.bytes);
+        blocks.push_back(block);
+      } else if (!blocks.empty()) {
+        std::swap(blocks[random() % blocks.size()], blocks.back());
+        Block block = blocks.back();
+        blocks.pop_back();
+        ASSERT_EQ(block.p[0], block.pattern);
+        ASSERT_EQ(memcmp(block.p, block.p + 1, block.bytes - 1), 0);
+        ranges.erase(reinterpret_cast<uintptr_t>(block.p));
+        Free(block.p);
+      }
+    }
+    for (const Block &block : blocks) Free(block.p);
+  }
+
+  void ExpectAnswersNullWithoutMemoryAndServesAfterwards() {
+    hak_os_fake_fail(HAK_OS_FAKE_MAP, 1, SIZE_MAX);
+    EXPECT_EQ(Malloc(tier_.size_max), nullptr);
+    EXPECT_EQ(Malloc(tier_.size_min), nullptr);
+    EXPECT_EQ(MallocAligned(tier_.size_min, 64), nullptr);
+    hak_os_fake_succeed();
+    void *p = Malloc(tier_.size_max);
+    ASSERT_NE(p, nullptr);
+    Free(p);
+  }
+
+  void ExpectAnotherThreadMayFree() {
+    hak_cache other = HAK_CACHE_INIT;
+    ASSERT_TRUE(hak_heap_attach(&heaps_, &other));
+    for (size_t kind = tier_.kind_first; kind <= tier_.kind_last; ++kind) {
+      std::vector<void *> blocks;
+      for (int i = 0; i < 40; ++i) blocks.push_back(Malloc(tier_.bytes_of(kind)));
+      for (void *p : blocks) tier_.free(&other, p);
+    }
+    hak_heap_detach(&other);
+  }
+
+  const BlockTier tier_;
+  hak_cache cache_ = HAK_CACHE_INIT;
+};
+
+}  // namespace hak_test
+
+#endif  // HAKMEM_HEAP_TEST_HEAP_H_
