@@ -14,12 +14,17 @@
 
 // Bins
 
-void hak_bin_link(struct hak_heap *heap, struct hak_slab *slab) {
+static struct hak_slab **list_of(struct hak_heap *heap, const struct hak_slab *slab) {
   struct hak_bin *bin = &heap->bin[slab->kind];
+  return slab->state == HAK_SLAB_ASLEEP ? &bin->asleep : &bin->awake;
+}
+
+void hak_bin_link(struct hak_heap *heap, struct hak_slab *slab) {
+  struct hak_slab **first = list_of(heap, slab);
   slab->prev = NULL;
-  slab->next = bin->awake;
+  slab->next = *first;
   if (slab->next != NULL) slab->next->prev = slab;
-  bin->awake = slab;
+  *first = slab;
 }
 
 void hak_bin_unlink(struct hak_heap *heap, struct hak_slab *slab) {
@@ -27,8 +32,14 @@ void hak_bin_unlink(struct hak_heap *heap, struct hak_slab *slab) {
   if (slab->prev != NULL) {
     slab->prev->next = slab->next;
   } else {
-    heap->bin[slab->kind].awake = slab->next;
+    *list_of(heap, slab) = slab->next;
   }
+}
+
+static void fall_asleep(struct hak_heap *heap, struct hak_slab *slab) {
+  slab->state = HAK_SLAB_ASLEEP;
+  slab->countdown = (int32_t)slab->wake;
+  hak_bin_link(heap, slab);
 }
 
 // Slabs from the pool and back
@@ -71,6 +82,7 @@ static struct hak_slab *fresh_slab(struct hak_heap *heap, const struct hak_class
   };
   struct hak_slab_remote *remote = hak_slab_remote_at(base);
   remote->base = base;
+  remote->n_slabs = geometry->n_slabs;
   hak_store_relaxed(&remote->word, base);
   hak_store_relaxed(&remote->owner, heap);
   hak_registry_set(base, geometry->n_slabs, hak_entry_make(heap->id, geometry->kind));
@@ -88,6 +100,7 @@ void hak_slab_emptied(struct hak_heap *heap, struct hak_slab *slab) {
 }
 
 static void wake(struct hak_heap *heap, struct hak_slab *slab) {
+  hak_bin_unlink(heap, slab);
   slab->state = HAK_SLAB_AWAKE;
   slab->countdown += (int32_t)(slab->n_blocks - slab->wake);
   if (hak_load_relaxed(&heap->orphan) != 0) {
@@ -164,14 +177,6 @@ static void make_current(struct hak_heap *heap, struct hak_slab *slab) {
   heap->bin[slab->kind].current = slab;
 }
 
-static void retire_current(struct hak_cache *cache, struct hak_slab *slab) {
-  slab->state = HAK_SLAB_ASLEEP;
-  slab->countdown = (int32_t)slab->wake;
-  cache->heap->bin[slab->kind].current = NULL;
-  // Not even an empty list may lead to a slab that is not current.
-  cache->list[slab->kind] = 0;
-}
-
 void hak_bin_return_current(struct hak_heap *heap, size_t kind, uintptr_t *list) {
   struct hak_bin *bin = &heap->bin[kind];
   struct hak_slab *slab = bin->current;
@@ -190,13 +195,33 @@ void hak_bin_return_current(struct hak_heap *heap, size_t kind, uintptr_t *list)
 
   uint32_t n_used = (slab->carved_end - slab->first) / slab->block_bytes - n_free;
   if (n_used == slab->n_blocks) {
-    slab->state = HAK_SLAB_ASLEEP;
-    slab->countdown = (int32_t)slab->wake;
+    fall_asleep(heap, slab);
   } else {
     slab->state = HAK_SLAB_AWAKE;
     slab->countdown = (int32_t)n_used;
     hak_bin_link(heap, slab);
   }
+}
+
+// When memory has run out: a slab with fewer free blocks than would wake it.
+static struct hak_slab *wake_early(struct hak_heap *heap, size_t kind) {
+  struct hak_slab *slab = heap->bin[kind].asleep;
+  while (slab != NULL && slab->countdown == (int32_t)slab->wake) slab = slab->next;
+  if (slab != NULL) wake(heap, slab);
+  return slab;
+}
+
+// The slab that is to become current, in no list; NULL when memory has run out.
+static struct hak_slab *next_slab(struct hak_heap *heap, const struct hak_class *geometry) {
+  struct hak_slab *slab = heap->bin[geometry->kind].awake;
+  if (slab == NULL) {
+    slab = hak_public_take(heap, geometry->kind);
+    if (slab == NULL) slab = fresh_slab(heap, geometry);
+    if (slab != NULL) return slab;
+    slab = wake_early(heap, geometry->kind);
+  }
+  if (slab != NULL) hak_bin_unlink(heap, slab);
+  return slab;
 }
 
 bool hak_heap_refill(struct hak_cache *cache, const struct hak_class *geometry) {
@@ -208,13 +233,10 @@ bool hak_heap_refill(struct hak_cache *cache, const struct hak_class *geometry) 
   hak_heap_flush(cache);
   hak_mail_drain(heap);
   if (bin->current != NULL && fill_list(heap, bin->current, list)) return true;
-  struct hak_slab *slab = bin->awake;
-  if (slab != NULL) {
-    hak_bin_unlink(heap, slab);
-  } else if ((slab = hak_public_take(heap, geometry->kind)) == NULL && (slab = fresh_slab(heap, geometry)) == NULL) {
-    return false;  // The current slab stays current: what is freed in it can be had at once.
-  }
-  if (bin->current != NULL) retire_current(cache, bin->current);
+  struct hak_slab *slab = next_slab(heap, geometry);
+  // Without a successor the current slab stays current: what is freed in it can be had at once.
+  if (slab == NULL) return false;
+  if (bin->current != NULL) fall_asleep(heap, bin->current);
   make_current(heap, slab);
   return fill_list(heap, slab, list);
 }
@@ -242,9 +264,11 @@ void hak_heap_free(struct hak_cache *cache, void *p, const char *function) {
   // Read here and not by the caller: before the cache had its heap, the slab may have changed hands.
   uint32_t entry = hak_registry_find(p);
   size_t kind = hak_entry_kind(entry);
+  uintptr_t distance = cache->list[kind] ^ (uintptr_t)p;
   if (hak_entry_owner(entry) != cache->owner_id) {
     hak_outbox_add(cache, p, kind, function);
-  } else if (HAK_UNLIKELY(!hak_heap_free_local(cache, p, kind, cache->list[kind] ^ (uintptr_t)p))) {
+  } else if (HAK_UNLIKELY(!hak_cache_push_run(cache, p, kind, distance) &&
+                          !hak_heap_free_local(cache, p, kind, distance))) {
     fatal_local(p, kind, function);
   }
 }

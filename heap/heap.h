@@ -29,8 +29,9 @@ extern "C" {
 // The slabs of one kind that a heap owns.
 struct hak_bin {
   struct hak_slab *current;
-  struct hak_slab *awake;  // doubly linked; the slab that woke last comes first
-  size_t n_fresh;          // slabs taken from the pool so far: how hot the kind is
+  struct hak_slab *awake;   // doubly linked; the slab that woke last comes first
+  struct hak_slab *asleep;  // doubly linked
+  size_t n_fresh;           // slabs taken from the pool so far: how hot the kind is
 };
 
 #define HAK_HEAP_SPARES 8
@@ -47,7 +48,6 @@ struct hak_heap {
   // What other threads write, on a cache line of its own.
   struct hak_slab_remote *mail __attribute__((aligned(64)));  // atomic; slabs with remotely freed blocks
   uint32_t orphan;  // atomic; no thread owns this heap. Written under the set's lock
-  uint32_t n_mail;  // atomic; slabs mailed since it is an orphan, about
 };
 
 // Lock rank: taken before the pool's lock, never after it.
@@ -59,6 +59,8 @@ struct hak_heap_set {
   struct hak_heap *newest_orphan, *oldest_orphan;  // atomic; written under the lock
   struct hak_heap *husks;
   uint32_t n_heaps;
+  uint32_t n_threadless;         // atomic; written under the lock; orphans, husks and the public heap
+  uint32_t n_mailed;             // atomic; slabs that were mailed to those since their mail was collected, about
   struct hak_heap *public_heap;  // made with the first heap
   // Bit k: the public heap may have an awake slab of kind k. Atomic, relaxed: a hint that saves the lock.
   uint64_t public_kinds[HAK_KINDS / 64];

@@ -12,24 +12,26 @@ extern "C" {
 // Called when a slab's countdown has come to 0 by the free of a local block.
 void hak_slab_countdown_slow(struct hak_heap *heap, struct hak_slab *slab);
 
-// Frees `p` if it is a block of a slab that this thread owns; *kind and *distance are what hak_cache_push left when it
-// refused `p`. False, and nothing has changed, in every other case, and where the pointer looks wrong: hak_heap_free
-// takes it from there.
+// Frees `p`, of Mid, if it lies in the same run as the head of its kind's list; *kind and *distance are what
+// hak_cache_push left when it refused `p`, which looks no further than 64 KiB. False, and nothing has changed,
+// otherwise.
+static HAK_ALWAYS_INLINE bool hak_cache_push_run(struct hak_cache *cache, void *p, size_t kind, uintptr_t distance) {
+  if (kind < HAK_KIND_MID_FIRST || distance >> hak_kind_run_shift(kind) != 0) return false;
+  if (HAK_UNLIKELY(distance == 0 || distance % HAK_BLOCK_ALIGNMENT != 0)) return false;
+  *(uintptr_t *)p = cache->list[kind];
+  cache->list[kind] = (uintptr_t)p;
+  return true;
+}
+
+// Frees `p` if it is a block of a slab that this thread owns, and not of the current one's list. False, and nothing has
+// changed, in every other case, and where the pointer looks wrong: hak_heap_free takes it from there.
 static HAK_ALWAYS_INLINE bool hak_heap_free_local(struct hak_cache *cache, void *p, size_t kind, uintptr_t distance) {
   uintptr_t address = (uintptr_t)p;
-  unsigned run_shift = hak_kind_run_shift(kind);
-  if (kind >= HAK_KIND_MID_FIRST && distance >> run_shift == 0 && distance != 0 &&
-      HAK_LIKELY(distance % HAK_BLOCK_ALIGNMENT == 0)) {
-    *(uintptr_t *)p = cache->list[kind];
-    cache->list[kind] = address;
-    return true;
-  }
-
   if (HAK_UNLIKELY((address >> HAK_ADDRESS_BITS | address % HAK_BLOCK_ALIGNMENT) != 0 || distance == 0)) return false;
   struct hak_region *region = hak_region_of(address);
   uint32_t entry = hak_load_relaxed(&region->entry[(uint32_t)address >> HAK_SLAB_SHIFT]);
   if (HAK_UNLIKELY(hak_entry_owner(entry) != cache->owner_id)) return false;
-  uintptr_t base = address >> run_shift << run_shift;
+  uintptr_t base = hak_kind_run_base(kind, address);
   struct hak_slab *slab = (struct hak_slab *)&region->slab_private[(uint32_t)base >> HAK_SLAB_SHIFT];
   if (HAK_UNLIKELY(slab->free == address)) return false;
   if (HAK_UNLIKELY((uint32_t)(address - base) - slab->first >= slab->carved_end - slab->first)) return false;

@@ -35,8 +35,9 @@ void hak_mail_drain(struct hak_heap *heap);
 
 // orphan.c: heaps without a thread.
 
-// Notes that a slab was mailed to `heap`, which no thread owned just now; collects when there is enough of it.
-void hak_orphan_mailed(struct hak_heap *heap);
+// Notes that a run of `n_slabs` slabs was mailed to a heap that no thread owned just now. When there is enough of such
+// mail, collects all of it.
+void hak_threadless_mailed(struct hak_heap_set *set, uint32_t n_slabs);
 
 // Gives a slab to another heap. The caller owns the slab, and holds the set's lock if either heap has no thread.
 void hak_slab_change_owner(struct hak_slab *slab, struct hak_heap *heap);

@@ -335,6 +335,27 @@ TEST_F(Heap, WhatOthersFreeInAnOrphanReturnsOnceItIsMuch) {
   EXPECT_EQ(pool_.n_slabs_used, 0u);
 }
 
+TEST_F(Heap, WhatOthersFreeInManyHeapsOfEndedThreadsReturnsOrIsReused) {
+  Thread other(&heaps_);
+  constexpr size_t kHeaps = 30, kSlabs = 10;
+  std::vector<void *> full;
+  std::vector<std::unique_ptr<Thread>> ended;
+  for (size_t i = 0; i < kHeaps; ++i) ended.push_back(std::make_unique<Thread>(&heaps_));
+  for (auto &thread : ended) {
+    std::vector<void *> blocks = thread->MallocMany(kKind, kSlabs * ClassOf(kKind).n_blocks);
+    full.insert(full.end(), blocks.begin(), blocks.end());
+  }
+  ended.clear();
+  hak_heap_set_trim(&heaps_);  // no orphan is left that would be dissolved on demand
+  EXPECT_EQ(pool_.n_slabs_used, kHeaps * kSlabs);
+  other.FreeAll(full);
+  hak_heap_flush(&other.cache);
+  EXPECT_LE(pool_.n_slabs_used, 20u);
+  std::vector<void *> again = other.MallocMany(kKind, 10 * ClassOf(kKind).n_blocks);
+  EXPECT_LE(pool_.n_slabs_used, 20u);
+  other.FreeAll(again);
+}
+
 TEST_F(Heap, WhatOthersFreeInAnOrphanIsFoundByWhoNeedsIt) {
   Thread other(&heaps_);
   auto ended = std::make_unique<Thread>(&heaps_);
@@ -594,6 +615,19 @@ TEST_F(Heap, ABlockFreedWhenNothingIsLeftCanBeHadAgain) {
   EXPECT_EQ(std::set<void *>(blocks.begin(), blocks.end()).size(), blocks.size());
   EXPECT_EQ(thread.Malloc(kKind), nullptr);
   thread.FreeAll(blocks);
+}
+
+TEST_F(Heap, ASleepingSlabIsWokenEarlyWhenMemoryHasRunOut) {
+  Thread thread(&heaps_);
+  std::vector<void *> blocks = thread.MallocSlab(kKind);
+  std::vector<void *> more = thread.MallocSlab(kKind);
+  hak_os_fake_fail(HAK_OS_FAKE_MAP, 1, SIZE_MAX);
+  while (void *p = thread.Malloc(kKind)) more.push_back(p);
+  thread.Free(blocks.back());
+  EXPECT_EQ(thread.Malloc(kKind), blocks.back());
+  hak_os_fake_succeed();
+  thread.FreeAll(blocks);
+  thread.FreeAll(more);
 }
 
 TEST_F(Heap, LosesNothingWhicheverMappingFails) {

@@ -7,8 +7,10 @@
 #include "heap/heap_internal.h"
 #include "platform/report.h"
 
-// Mailed slabs that may wait with a heap that no thread owns: 1 MiB of address space.
-#define ORPHAN_MAIL_MAX 16
+// Mailed slabs that may wait with the heaps that no thread owns, all together: 1 MiB of address space, or more where
+// there are so many such heaps that looking into all of them costs more than a few per mail.
+#define MAILED_SLABS_MAX 16
+#define HEAPS_PER_MAIL 4
 
 void hak_heap_set_init(struct hak_heap_set *set, struct hak_pool *pool, uint32_t refill_count, bool diet) {
   *set = (struct hak_heap_set){.pool = pool, .refill_count = refill_count, .diet = diet};
@@ -60,7 +62,7 @@ static void unlink_orphan_locked(struct hak_heap_set *set, struct hak_heap *heap
   if (set->newest_orphan == heap) hak_store_relaxed(&set->newest_orphan, heap->older);
 }
 
-// Makes a husk of an orphan. Most of its mail is collected on the way; for what is mailed later see hak_orphan_mailed.
+// Makes a husk of an orphan.
 static void dissolve_locked(struct hak_heap_set *set, struct hak_heap *heap) {
   unlink_orphan_locked(set, heap);
   for (size_t kind = 0; kind < HAK_KINDS; ++kind) {
@@ -77,34 +79,36 @@ static void dissolve_locked(struct hak_heap_set *set, struct hak_heap *heap) {
     }
   }
   heap->older = set->husks;
-  heap->orphaned_ms = UINT64_MAX;
   set->husks = heap;
 }
 
-static bool is_husk(const struct hak_heap *heap) { return heap->orphaned_ms == UINT64_MAX; }
+static void collect_mail_locked(struct hak_heap_set *set) {
+  hak_store_relaxed(&set->n_mailed, 0);
+  for (struct hak_heap *heap = set->newest_orphan; heap != NULL; heap = heap->older) hak_mail_drain(heap);
+  for (struct hak_heap *heap = set->husks; heap != NULL; heap = heap->older) hak_mail_drain(heap);
+  // Last, since misdirected mail is sent on to it.
+  if (set->public_heap != NULL) hak_mail_drain(set->public_heap);
+}
 
-HAK_COLD void hak_orphan_mailed(struct hak_heap *heap) {
-  struct hak_heap_set *set = heap->set;
-  if (hak_add_relaxed(&heap->n_mail, 1) < ORPHAN_MAIL_MAX) return;
+HAK_COLD void hak_threadless_mailed(struct hak_heap_set *set, uint32_t n_slabs) {
+  uint32_t n = hak_add_relaxed(&set->n_mailed, n_slabs) + n_slabs;
+  if (n < hak_max(MAILED_SLABS_MAX, hak_load_relaxed(&set->n_threadless) / HEAPS_PER_MAIL)) return;
   pthread_mutex_lock(&set->lock);
-  // If it was adopted in the meantime its owner collects.
-  if (hak_load_relaxed(&heap->orphan) != 0) {
-    hak_store_relaxed(&heap->n_mail, 0);
-    if (is_husk(heap)) {
-      hak_mail_drain(heap);
-    } else {
-      dissolve_locked(set, heap);
-    }
-  }
+  collect_mail_locked(set);
   pthread_mutex_unlock(&set->lock);
 }
 
 struct hak_slab *hak_public_take(struct hak_heap *heap, size_t kind) {
   struct hak_heap_set *set = heap->set;
   bool in_public = (hak_load_relaxed(&set->public_kinds[kind / 64]) >> (kind % 64) & 1) != 0;
-  if (!in_public && hak_load_relaxed(&set->newest_orphan) == NULL) return NULL;
+  bool nothing = !in_public && hak_load_relaxed(&set->n_mailed) == 0 && hak_load_relaxed(&set->newest_orphan) == NULL;
+  if (nothing) return NULL;
   pthread_mutex_lock(&set->lock);
   struct hak_slab *slab = public_take_locked(heap, kind);
+  if (slab == NULL && hak_load_relaxed(&set->n_mailed) != 0) {
+    collect_mail_locked(set);
+    slab = public_take_locked(heap, kind);
+  }
   if (slab == NULL && set->oldest_orphan != NULL) {
     dissolve_locked(set, set->oldest_orphan);
     slab = public_take_locked(heap, kind);
@@ -124,12 +128,11 @@ static struct hak_heap *new_heap_locked(struct hak_heap_set *set) {
   return heap;
 }
 
-// The public heap is a husk from the start.
 static bool make_public_heap_locked(struct hak_heap_set *set) {
   struct hak_heap *heap = new_heap_locked(set);
   if (heap == NULL) return false;
   hak_store_relaxed(&heap->orphan, 1);
-  heap->orphaned_ms = UINT64_MAX;
+  hak_store_relaxed(&set->n_threadless, 1);
   set->public_heap = heap;
   return true;
 }
@@ -145,6 +148,7 @@ static struct hak_heap *adopt_locked(struct hak_heap_set *set) {
     return new_heap_locked(set);
   }
   hak_store_relaxed(&heap->orphan, 0);
+  hak_sub_relaxed(&set->n_threadless, 1);
   return heap;
 }
 
@@ -172,8 +176,8 @@ void hak_heap_detach(struct hak_cache *cache) {
   uint64_t now = set->pool->os->now_ms();
   pthread_mutex_lock(&set->lock);
   heap->orphaned_ms = now;
-  hak_store_relaxed(&heap->n_mail, 0);
   hak_store_relaxed(&heap->orphan, 1);
+  hak_add_relaxed(&set->n_threadless, 1);
   link_orphan_locked(set, heap);
   struct hak_heap *oldest = set->oldest_orphan;
   if (now - oldest->orphaned_ms >= set->pool->purge_delay_ms) dissolve_locked(set, oldest);
@@ -183,11 +187,7 @@ void hak_heap_detach(struct hak_cache *cache) {
 void hak_heap_set_trim(struct hak_heap_set *set) {
   pthread_mutex_lock(&set->lock);
   while (set->oldest_orphan != NULL) dissolve_locked(set, set->oldest_orphan);
-  for (struct hak_heap *heap = set->husks; heap != NULL; heap = heap->older) hak_mail_drain(heap);
-  if (set->public_heap != NULL) {
-    // Last, since the others' misdirected mail is sent on to it.
-    hak_mail_drain(set->public_heap);
-    hak_heap_release_empty(set->public_heap);
-  }
+  collect_mail_locked(set);
+  if (set->public_heap != NULL) hak_heap_release_empty(set->public_heap);
   pthread_mutex_unlock(&set->lock);
 }

@@ -84,7 +84,7 @@ void hak_remote_publish(uintptr_t base, uintptr_t head, uintptr_t tail, uint32_t
   } while (!__atomic_compare_exchange_n(&remote->word, &found, wanted, true, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED));
   if ((found & HAK_REMOTE_IN_MAIL) != 0) return;
   struct hak_heap *heap = mail_push(remote);
-  if (HAK_UNLIKELY(hak_load_relaxed(&heap->orphan) != 0)) hak_orphan_mailed(heap);
+  if (HAK_UNLIKELY(hak_load_relaxed(&heap->orphan) != 0)) hak_threadless_mailed(heap->set, remote->n_slabs);
 }
 
 // Outbox
@@ -117,7 +117,7 @@ void hak_outbox_add(struct hak_cache *cache, void *p, size_t kind, const char *f
     hak_remote_publish(base, block, block, 1);
     return;
   }
-  struct hak_outbox_slot *slot = &cache->outbox[(base >> HAK_SLAB_SHIFT) % HAK_OUTBOX_SLOTS];
+  struct hak_outbox_slot *slot = &cache->outbox[(base >> HAK_SLAB_SHIFT ^ base >> 20) % HAK_OUTBOX_SLOTS];
   if (HAK_UNLIKELY(slot->count != 0 && slot->head == block)) hak_fatal_misuse(function, p, HAK_MISUSE_DOUBLE_FREE);
   if (slot->count == 0 || slot->base != base || slot->count >= slot->limit) {
     publish_slot(slot);

@@ -21,8 +21,8 @@
 // States, all under the owner's control:
 //
 //   CURRENT  the slab of its kind that malloc takes from; the thread's cache holds (most of) its free blocks
-//   ASLEEP   every block was handed out when it ceased to be current; in no list; fewer than `wake` blocks are free
-//   AWAKE    an eighth of its blocks or more are free; in the owner's list of its kind, can become current
+//   ASLEEP   every block was handed out when it ceased to be current; fewer than `wake` blocks are free
+//   AWAKE    an eighth of its blocks or more are free; can become current
 //
 //            fresh                 list empty, all carved          `wake` blocks freed
 //   (pool) --------> CURRENT ---------------------------> ASLEEP ----------------------> AWAKE ---> (pool) when empty
@@ -92,7 +92,7 @@ struct hak_slab {
   uint8_t state;  // enum hak_slab_state
   uint16_t unused;
   uint32_t wake;
-  struct hak_slab *next, *prev;  // AWAKE: the owner's list of this kind
+  struct hak_slab *next, *prev;  // ASLEEP, AWAKE: the owner's list of this kind and state
   uintptr_t base;
 };
 
@@ -110,7 +110,8 @@ struct hak_slab_remote {
   struct hak_heap *owner;             // atomic; who drains this slab's mail
   struct hak_slab_remote *mail_next;  // belongs to who has set `in mail`, then to who drains
   uintptr_t base;
-  uint64_t reserved[4];
+  uint32_t n_slabs;
+  uint32_t reserved[7];
 };
 
 static_assert(sizeof(struct hak_slab_remote) == HAK_DESCRIPTOR_BYTES, "one cache line");

@@ -20,15 +20,15 @@
 #define HAK_REGION_SLABS ((size_t)1 << (HAK_REGION_SHIFT - HAK_SLAB_SHIFT))
 #define HAK_REGION_SUPERSLABS ((size_t)1 << (HAK_REGION_SHIFT - HAK_SUPERSLAB_SHIFT))
 
-// User space addresses have 47 bits; the kernel hands out more only to who asks for them by a hint, which nobody here
-// does. Pointers above are foreign.
-#define HAK_ADDRESS_BITS 47
+// User space addresses have 47 bits on x86-64 and 48 on most other machines; the kernel hands out more only to who asks
+// for them by a hint, which nobody here does. Pointers above are foreign.
+#define HAK_ADDRESS_BITS 48
 #define HAK_REGIONS ((size_t)1 << (HAK_ADDRESS_BITS - HAK_REGION_SHIFT))
 
 // A slab's kind says who owns its blocks, and, for blocks of equal size, which size class they have.
 //   0          not ours
 //   1..64      Tiny: blocks of 16 * kind bytes
-//   65..104    Mid: class kind - 65 of mid/mid_class.h
+//   65..104    Mid: class kind - 65 of mid/mid.h
 //   126        ACE
 //   127        Huge (the first slab of a mapping only)
 #define HAK_KIND_NONE 0

@@ -12,6 +12,7 @@ static_assert(sizeof(struct hak_region) % (64 * 1024) == 0, "a region is whole p
 HAK_HIDDEN struct hak_registry hak_registry __attribute__((aligned(4096)));
 
 bool hak_registry_cover(const struct hak_os *os, uintptr_t address) {
+  if (address >> HAK_ADDRESS_BITS != 0) return false;
   uint64_t *slot = &hak_registry.region_offset[address >> HAK_REGION_SHIFT];
   if (hak_load_acquire(slot) != 0) return true;
   struct hak_region *region = os->map(NULL, sizeof *region);

@@ -14,7 +14,7 @@
 //   +------------------------+                           +--------------------------------+
 //   | nothing[65536]  zero   |<--- offset 0: no region   | entry[65536]          256 KiB  |  read by every free
 //   +------------------------+                           | superslab[2048]       128 KiB  |  pool's lock
-//   | region_offset[32768]   |----------------------->   | slab_private[65536]     4 MiB  |  written by the owner
+//   | region_offset[65536]   |----------------------->   | slab_private[65536]     4 MiB  |  written by the owner
 //   +------------------------+                           | slab_shared[65536]      4 MiB  |  written by other threads
 //                                                        +--------------------------------+
 //
@@ -92,9 +92,9 @@ static inline uint32_t hak_entry_make(uint32_t owner_id, uint32_t kind) { return
 static inline uint32_t hak_entry_kind(uint32_t entry) { return entry & 0xff; }
 static inline uint32_t hak_entry_owner(uint32_t entry) { return entry >> 8; }
 
-// Makes sure that the region of `address` exists. False when memory for it has run out. The caller holds the lock of
-// the only pool that maps there; a second pool may race for the same region, and the loser's is unmapped.
-// Cost: one system call per 4 GiB of address space in use.
+// Makes sure that the region of `address` exists. False when memory for it has run out, or above HAK_ADDRESS_BITS. The
+// caller holds the lock of the only pool that maps there; a second pool may race for the same region, and the loser's
+// is unmapped. Cost: one system call per 4 GiB of address space in use.
 bool hak_registry_cover(const struct hak_os *os, uintptr_t address);
 
 // Sets the entries of the `n_slabs` slabs from `base` on. The region exists.
