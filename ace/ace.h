@@ -1,0 +1,133 @@
+// ACE, the Adaptive Cache Engine: requests over 32 KiB and below 2 MiB.
+//
+// Blocks are page-granular extents out of SuperSlabs. A few arenas, each with a lock of its own, own the SuperSlabs; in
+// front of them every thread has a cache of freed extents, whose depth per size class follows the demand. README.md
+// walks through one malloc and one free.
+#ifndef HAKMEM_ACE_ACE_H_
+#define HAKMEM_ACE_ACE_H_
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "ace/ace_class.h"
+#include "base/compiler.h"
+#include "superslab/pool.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// The largest request in bytes: a whole SuperSlab. Requests of 32 KiB and less are served too, out of the smallest
+// class.
+#define HAK_ACE_MAX_BYTES ((size_t)2 * 1024 * 1024)
+// The largest alignment in bytes.
+#define HAK_ACE_MAX_ALIGNMENT ((size_t)1024 * 1024)
+
+#define HAK_ACE_ARENAS 8
+#define HAK_ACE_CACHE_DEPTH 8
+#define HAK_ACE_STACK_BYTES (HAK_ACE_CACHE_DEPTH * 8)  // a power of two
+
+struct hak_ace_superslab;
+
+// The fields belong to ace_arena.c. Lock rank: outside the pool's; a thread holds one arena's lock at a time, but for
+// hak_ace_lock, which takes all of them in the order of the array.
+struct hak_ace_arena {
+  pthread_mutex_t lock;
+  // SuperSlabs by the class of their longest free run; bit n of with_run says that by_run[n] is not empty.
+  uint64_t with_run;
+  struct hak_ace_superslab *by_run[HAK_ACE_CLASSES];
+  // SuperSlabs with free pages that may be backed, the longest unused first (dirty_first: atomic, relaxed).
+  struct hak_ace_superslab *dirty_first, *dirty_last;
+  // Wholly free SuperSlabs that are kept for the next request.
+  size_t n_empty;
+  size_t n_superslabs;  // atomic, relaxed: read by the threads of the arena
+  size_t n_threads;     // atomic, relaxed: caches bound to this arena
+} __attribute__((aligned(64)));
+
+// The tier's state. The fields belong to ace/; the owner provides the memory.
+struct hak_ace {
+  struct hak_pool *pool;
+  bool diet;
+  struct hak_ace_arena arenas[HAK_ACE_ARENAS];
+};
+
+// One thread's cache, used by that thread alone. All zero is a valid empty cache. The fields belong to ace.c.
+//
+// Each class has a stack of extents in slots[class], aligned to its size, so that `top` itself says when it is empty:
+//
+//      slots[class]            top               end             slots[class + 1]
+//      v                       v                 v               v
+//      +-------+-------+-------+-------+-------+-------+-------+-------+
+//      | oldest|       | newest|       |       |     beyond the limit  |
+//      +-------+-------+-------+-------+-------+-------+-------+-------+
+struct hak_ace_cache {
+  uint64_t nonempty;            // bit per class: top is not at the start
+  int32_t room_pages;           // budget_pages minus the pages that are cached
+  int32_t budget_pages;         // 0 before the first slow path
+  struct hak_ace_arena *arena;  // where misses are served; NULL before the first slow path
+  uint64_t emptied;             // bit per class: the stack became empty since the last decay
+  uint64_t overflowed;          // bit per class: an extent left because the stack was at its limit
+  uint64_t evicted;             // bit per class: an extent left because the whole cache was at its budget
+  uint64_t decayed_ms;
+  uint32_t n_misses;
+  uint32_t next_victim;
+  void **top[HAK_ACE_CLASSES];  // NULL before the first slow path, as end
+  void **end[HAK_ACE_CLASSES];
+  void *slots[HAK_ACE_CLASSES][HAK_ACE_CACHE_DEPTH] __attribute__((aligned(HAK_ACE_STACK_BYTES)));
+};
+
+// Prepares the tier over `pool`; nothing is taken from it until the first request. With `diet`, nothing is cached and
+// freed pages return to the operating system at once. Not thread-safe, the rest is.
+void hak_ace_init(struct hak_ace *ace, struct hak_pool *pool, bool diet);
+
+// Gives what is free back to the pool and forgets the rest. For tests; the caches were flushed before.
+void hak_ace_destroy(struct hak_ace *ace);
+
+// Returns a block of at least `size` bytes (0 counts as 1, at most HAK_ACE_MAX_BYTES) at a multiple of `alignment`, a
+// power of two up to HAK_ACE_MAX_ALIGNMENT; every block is aligned to 4 KiB. *zeroed (may be NULL) tells if all of it
+// is known to be zero. `cache` is the calling thread's, or NULL to go without. NULL when the pool has no memory or the
+// request is out of range; errno is not touched. Cost: about 30 instructions when the cache has a block, else the
+// arena's lock, and once per SuperSlab the pool's.
+void *hak_ace_malloc(struct hak_ace *ace, struct hak_ace_cache *cache, size_t size, size_t alignment, bool *zeroed);
+
+// Takes back the block at `p`, whose registry entry has the kind HAK_KIND_ACE, from any thread. A pointer that is not
+// the start of a live block stops the program as hak_ace_misuse does. `cache` as above. Cost: about 30 instructions
+// when the cache has room, else an arena's lock.
+void hak_ace_free(struct hak_ace *ace, struct hak_ace_cache *cache, void *p);
+
+// The bytes of the block at `p` that may be used; 0 if `p`, whose registry entry has the kind HAK_KIND_ACE, is not the
+// start of a live block. Any thread, no locks.
+size_t hak_ace_usable_size(const void *p);
+
+// Makes the block at `p` `size` bytes long where it is: a shorter one gives its tail back (but no block becomes shorter
+// than the smallest class), a longer one takes the free pages that follow. False, and nothing has changed, when that is
+// impossible. Any thread. Cost: the lock of the block's arena, none when the size class stays the same.
+bool hak_ace_resize(struct hak_ace *ace, void *p, size_t size);
+
+// Says on stderr what is wrong with `p`, which `function` ("free", "realloc") was given and which is not the start of a
+// live block but lies in a SuperSlab of this tier: "double free" or "pointer is not the start of a block"; aborts.
+HAK_COLD HAK_NORETURN void hak_ace_misuse(struct hak_ace *ace, const char *function, const void *p);
+
+// Gives all cached extents back to their arenas and leaves the cache as if all zero. At thread exit, and before a trim.
+void hak_ace_cache_flush(struct hak_ace *ace, struct hak_ace_cache *cache);
+
+// Lets unused extents of `cache` (may be NULL) go, and returns the pages of all arenas that were free for longer than
+// the pool's decay time. Called on slow paths; ACE's own slow paths do as much for one arena. Cost: the arenas' locks.
+void hak_ace_tick(struct hak_ace *ace, struct hak_ace_cache *cache);
+
+// Returns the free pages of all arenas but `keep_bytes` to the operating system, wholly free SuperSlabs to the pool.
+// The number of bytes that went to the operating system, as far as known (pages never touched may count).
+size_t hak_ace_trim(struct hak_ace *ace, size_t keep_bytes);
+
+// For fork: all locks of the tier are taken before, and given back on both sides after; the pool's lock is taken later
+// and given back earlier.
+void hak_ace_lock(struct hak_ace *ace);
+void hak_ace_unlock(struct hak_ace *ace);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif  // HAKMEM_ACE_ACE_H_

@@ -1,0 +1,235 @@
+#include "ace/ace_arena.h"
+
+#include "ace/ace_class.h"
+#include "ace/ace_inline.h"
+#include "ace/ace_superslab.h"
+#include "base/atomic.h"
+#include "base/bits.h"
+#include "platform/report.h"
+
+// Wholly free SuperSlabs that an arena keeps. With none, a program that uses one block of more than 1 MiB at a time
+// would take a SuperSlab from the pool and give it back each time.
+#define MAX_EMPTY 1
+
+// SuperSlabs whose pages one tick returns at most, since the arena is locked meanwhile.
+#define MAX_PURGES_PER_TICK 4
+
+void hak_ace_arena_init(struct hak_ace_arena *arena) {
+  *arena = (struct hak_ace_arena){.n_superslabs = 0};
+  pthread_mutex_init(&arena->lock, NULL);
+}
+
+static void lock_arena(struct hak_ace_arena *arena) { pthread_mutex_lock(&arena->lock); }
+static void unlock_arena(struct hak_ace_arena *arena) { pthread_mutex_unlock(&arena->lock); }
+
+// Lists
+
+static void link_by_run(struct hak_ace_arena *arena, struct hak_ace_superslab *superslab) {
+  if (superslab->run < HAK_ACE_MIN_PAGES) return;
+  size_t n = hak_ace_class_of_extent(superslab->run);
+  superslab->prev = NULL;
+  superslab->next = arena->by_run[n];
+  if (superslab->next != NULL) superslab->next->prev = superslab;
+  arena->by_run[n] = superslab;
+  arena->with_run |= (uint64_t)1 << n;
+}
+
+static void unlink_by_run(struct hak_ace_arena *arena, struct hak_ace_superslab *superslab) {
+  if (superslab->run < HAK_ACE_MIN_PAGES) return;
+  size_t n = hak_ace_class_of_extent(superslab->run);
+  if (superslab->next != NULL) superslab->next->prev = superslab->prev;
+  if (superslab->prev != NULL) {
+    superslab->prev->next = superslab->next;
+  } else {
+    arena->by_run[n] = superslab->next;
+    if (superslab->next == NULL) arena->with_run &= ~((uint64_t)1 << n);
+  }
+}
+
+static void unlink_dirty(struct hak_ace_arena *arena, struct hak_ace_superslab *superslab) {
+  if (!superslab->in_dirty_list) return;
+  superslab->in_dirty_list = false;
+  if (superslab->dirty_next != NULL) {
+    superslab->dirty_next->dirty_prev = superslab->dirty_prev;
+  } else {
+    arena->dirty_last = superslab->dirty_prev;
+  }
+  if (superslab->dirty_prev != NULL) {
+    superslab->dirty_prev->dirty_next = superslab->dirty_next;
+  } else {
+    hak_store_relaxed(&arena->dirty_first, superslab->dirty_next);
+  }
+}
+
+static void append_dirty(struct hak_ace_arena *arena, struct hak_ace_superslab *superslab) {
+  superslab->in_dirty_list = true;
+  superslab->dirty_next = NULL;
+  superslab->dirty_prev = arena->dirty_last;
+  if (arena->dirty_last != NULL) {
+    arena->dirty_last->dirty_next = superslab;
+  } else {
+    hak_store_relaxed(&arena->dirty_first, superslab);
+  }
+  arena->dirty_last = superslab;
+}
+
+static bool is_empty(const struct hak_ace_superslab *superslab) { return superslab->n_free == HAK_ACE_SUPERSLAB_PAGES; }
+
+// Growth and return of SuperSlabs. The pool's lock is taken under the arena's, so that a fork, which takes all of them,
+// never finds a SuperSlab that is in neither's lists.
+
+static struct hak_ace_superslab *grow_locked(struct hak_ace *ace, struct hak_ace_arena *arena) {
+  bool zeroed = false;
+  uintptr_t base = hak_pool_acquire(ace->pool, HAK_SUPERSLAB_SLABS, false, &zeroed);
+  if (base == 0) return NULL;
+  struct hak_ace_superslab *superslab = hak_ace_superslab_init(base, arena, zeroed);
+  hak_registry_set(base, HAK_SUPERSLAB_SLABS, hak_entry_make(0, HAK_KIND_ACE));
+  hak_add_relaxed(&arena->n_superslabs, 1);
+  ++arena->n_empty;
+  link_by_run(arena, superslab);
+  return superslab;
+}
+
+// `superslab` is wholly free.
+static void release_locked(struct hak_ace *ace, struct hak_ace_arena *arena, struct hak_ace_superslab *superslab) {
+  unlink_by_run(arena, superslab);
+  unlink_dirty(arena, superslab);
+  hak_sub_relaxed(&arena->n_superslabs, 1);
+  --arena->n_empty;
+  hak_registry_set(superslab->base, HAK_SUPERSLAB_SLABS, 0);
+  hak_pool_release(ace->pool, superslab->base, HAK_SUPERSLAB_SLABS);
+}
+
+// Extents
+
+static struct hak_ace_superslab *find_locked(struct hak_ace_arena *arena, size_t n_pages, size_t align_pages) {
+  // With room to spare for the alignment any run does; in a wholly free SuperSlab the first page is aligned.
+  size_t run = hak_min(n_pages + align_pages - 1, HAK_ACE_SUPERSLAB_PAGES);
+  uint64_t candidates = arena->with_run & ~(uint64_t)0 << hak_ace_class_of_size(run << HAK_ACE_PAGE_SHIFT);
+  // The shortest run that is long enough: fuller SuperSlabs fill up, and emptier ones can become empty.
+  return candidates == 0 ? NULL : arena->by_run[__builtin_ctzl(candidates)];
+}
+
+static void *take_locked(struct hak_ace_arena *arena, struct hak_ace_superslab *superslab, size_t n_pages,
+                         size_t align_pages, bool *zeroed) {
+  if (is_empty(superslab)) --arena->n_empty;
+  unlink_by_run(arena, superslab);
+  void *extent = hak_ace_superslab_take(superslab, n_pages, align_pages, zeroed);
+  link_by_run(arena, superslab);
+  return extent;
+}
+
+void *hak_ace_arena_malloc(struct hak_ace *ace, struct hak_ace_arena *arena, size_t n_pages, size_t align_pages,
+                           bool grow, bool *zeroed) {
+  void *extent = NULL;
+  lock_arena(arena);
+  struct hak_ace_superslab *superslab = find_locked(arena, n_pages, align_pages);
+  if (superslab == NULL && grow) superslab = grow_locked(ace, arena);
+  if (superslab != NULL) extent = take_locked(arena, superslab, n_pages, align_pages, zeroed);
+  unlock_arena(arena);
+  return extent;
+}
+
+// After pages of `superslab` have become free; it may be gone then.
+static void freed_locked(struct hak_ace *ace, struct hak_ace_arena *arena, struct hak_ace_superslab *superslab,
+                         uint64_t now_ms) {
+  superslab->freed_ms = now_ms;
+  unlink_dirty(arena, superslab);
+  if (ace->diet) {
+    (void)hak_ace_superslab_purge(superslab, ace->pool->os);
+  } else {
+    append_dirty(arena, superslab);
+  }
+  if (is_empty(superslab) && ++arena->n_empty > (ace->diet ? 0 : MAX_EMPTY)) release_locked(ace, arena, superslab);
+}
+
+static void put_locked(struct hak_ace *ace, struct hak_ace_arena *arena, struct hak_ace_superslab *superslab,
+                       void *extent, uint64_t now_ms) {
+  unlink_by_run(arena, superslab);
+  hak_ace_superslab_put(superslab, extent);
+  link_by_run(arena, superslab);
+  freed_locked(ace, arena, superslab, now_ms);
+}
+
+static void tick_locked(struct hak_ace *ace, struct hak_ace_arena *arena, uint64_t now_ms) {
+  for (size_t n = 0; n < MAX_PURGES_PER_TICK; ++n) {
+    struct hak_ace_superslab *superslab = arena->dirty_first;
+    // Another thread may have read the clock after this one, and freed before.
+    if (superslab == NULL || superslab->freed_ms > now_ms) return;
+    if (now_ms - superslab->freed_ms < ace->pool->purge_delay_ms) return;
+    // What cannot be purged (locked memory) is not asked for again before it was used.
+    unlink_dirty(arena, superslab);
+    (void)hak_ace_superslab_purge(superslab, ace->pool->os);
+    if (is_empty(superslab)) release_locked(ace, arena, superslab);
+  }
+}
+
+void hak_ace_arena_free(struct hak_ace *ace, void *const *extents, size_t n, uint64_t now_ms) {
+  struct hak_ace_arena *locked = NULL;
+  for (size_t i = 0; i < n; ++i) {
+    struct hak_ace_superslab *superslab = hak_ace_superslab_of(extents[i]);
+    struct hak_ace_arena *arena = superslab->arena;
+    if (arena != locked) {
+      if (locked != NULL) unlock_arena(locked);
+      lock_arena(arena);
+      locked = arena;
+      tick_locked(ace, arena, now_ms);
+    }
+    put_locked(ace, arena, superslab, extents[i], now_ms);
+  }
+  if (locked != NULL) unlock_arena(locked);
+}
+
+bool hak_ace_arena_free_live(struct hak_ace *ace, void *p, uint64_t now_ms) {
+  struct hak_ace_superslab *superslab = hak_ace_superslab_of(p);
+  struct hak_ace_arena *arena = superslab->arena;
+  lock_arena(arena);
+  bool is_live = hak_ace_extent_is_live(hak_load_relaxed(hak_ace_extent_of(p)));
+  if (is_live) {
+    put_locked(ace, arena, superslab, p, now_ms);
+    tick_locked(ace, arena, now_ms);
+  }
+  unlock_arena(arena);
+  return is_live;
+}
+
+bool hak_ace_arena_resize(struct hak_ace *ace, void *p, size_t n_pages, uint64_t now_ms) {
+  struct hak_ace_superslab *superslab = hak_ace_superslab_of(p);
+  struct hak_ace_arena *arena = superslab->arena;
+  lock_arena(arena);
+  size_t free_before = superslab->n_free;
+  unlink_by_run(arena, superslab);
+  bool done = hak_ace_superslab_resize(superslab, p, n_pages);
+  link_by_run(arena, superslab);
+  if (superslab->n_free > free_before) freed_locked(ace, arena, superslab, now_ms);
+  tick_locked(ace, arena, now_ms);
+  unlock_arena(arena);
+  return done;
+}
+
+void hak_ace_arena_tick(struct hak_ace *ace, struct hak_ace_arena *arena, uint64_t now_ms) {
+  // A hint: what another thread is just freeing is not due anyway.
+  if (hak_load_relaxed(&arena->dirty_first) == NULL) return;
+  lock_arena(arena);
+  tick_locked(ace, arena, now_ms);
+  unlock_arena(arena);
+}
+
+size_t hak_ace_arena_trim(struct hak_ace *ace, struct hak_ace_arena *arena, size_t *keep_bytes) {
+  size_t returned = 0;
+  lock_arena(arena);
+  struct hak_ace_superslab *next;
+  for (struct hak_ace_superslab *superslab = arena->dirty_first; superslab != NULL; superslab = next) {
+    next = superslab->dirty_next;
+    size_t bytes = hak_ace_superslab_free_dirty(superslab) << HAK_ACE_PAGE_SHIFT;
+    if (bytes <= *keep_bytes) {
+      *keep_bytes -= bytes;
+      continue;
+    }
+    unlink_dirty(arena, superslab);
+    returned += hak_ace_superslab_purge(superslab, ace->pool->os);
+    if (is_empty(superslab)) release_locked(ace, arena, superslab);
+  }
+  unlock_arena(arena);
+  return returned;
+}

@@ -1,0 +1,436 @@
+#include "huge/huge.h"
+
+#include <assert.h>
+
+#include "base/atomic.h"
+#include "base/bits.h"
+#include "platform/os.h"
+#include "platform/report.h"
+#include "superslab/layout.h"
+#include "superslab/registry.h"
+
+#define MIB ((size_t)1024 * 1024)
+
+// Every mapping starts at such a multiple: page tables move by whole entries, and huge pages fit.
+#define MAPPING_ALIGNMENT HAK_SUPERSLAB_BYTES
+
+#define MAX_CACHED 32
+#define MIN_CACHE_LIMIT (64 * MIB)
+#define MAX_CACHE_LIMIT (512 * MIB)
+
+// For requests of zeroed memory up to this size it pays to clear a cached mapping; larger ones are often touched
+// sparsely.
+#define MAX_CLEARED_BYTES (32 * MIB)
+
+// The descriptor of a mapping, in the private slab descriptor of its first slab.
+//
+//   0       8        16      24      32           40
+//   +-------+--------+-------+-------+------------+-------+----------+
+//   | base  | bytes  | next  | prev  |  freed_ms  | clean | (unused) |
+//   +-------+--------+-------+-------+------------+-------+----------+
+//
+// base is fixed. bytes belongs to the block's owner while the block lives and to the lock's holder while it is cached.
+// The rest is guarded by the lock. A mapping is in one of the heap's two lists, live or cached, or in the hands of the
+// one thread that makes, moves or unmaps it; its registry entry is set exactly while it is live.
+struct hak_huge {
+  uintptr_t base;
+  size_t bytes;  // atomic, relaxed: hak_huge_misuse_reason reads those of others
+  struct hak_huge *next, *prev;
+  uint64_t freed_ms;
+  bool clean;  // cached, and known to be zero
+  unsigned char unused[HAK_DESCRIPTOR_BYTES - 41];
+};
+
+static_assert(sizeof(struct hak_huge) == HAK_DESCRIPTOR_BYTES, "a slab descriptor");
+static_assert(offsetof(struct hak_huge, freed_ms) == 32, "as drawn");
+
+void hak_huge_init(struct hak_huge_heap *heap, struct hak_pool *pool, bool diet) {
+  *heap = (struct hak_huge_heap){
+      .pool = pool, .os = pool->os, .diet = diet, .cache_limit_bytes = diet ? 0 : MIN_CACHE_LIMIT};
+  pthread_mutex_init(&heap->lock, NULL);
+}
+
+void hak_huge_destroy(struct hak_huge_heap *heap) {
+  (void)hak_huge_trim(heap, 0);
+  pthread_mutex_destroy(&heap->lock);
+}
+
+void hak_huge_lock(struct hak_huge_heap *heap) { pthread_mutex_lock(&heap->lock); }
+void hak_huge_unlock(struct hak_huge_heap *heap) { pthread_mutex_unlock(&heap->lock); }
+
+// Descriptors
+
+static struct hak_huge *descriptor_of(const void *p) {
+  return (struct hak_huge *)hak_slab_private_descriptor((uintptr_t)p);
+}
+
+static bool is_start(const void *p) { return ((uintptr_t)p & (MAPPING_ALIGNMENT - 1)) == 0; }
+
+static size_t bytes_of(const struct hak_huge *mapping) { return hak_load_relaxed(&mapping->bytes); }
+
+// The region of `base` is covered.
+static struct hak_huge *describe(uintptr_t base, size_t bytes) {
+  struct hak_huge *mapping = descriptor_of((const void *)base);
+  *mapping = (struct hak_huge){.base = base};
+  hak_store_relaxed(&mapping->bytes, bytes);
+  return mapping;
+}
+
+// Lists
+
+static void link_live_locked(struct hak_huge_heap *heap, struct hak_huge *mapping) {
+  mapping->prev = NULL;
+  mapping->next = heap->live;
+  if (mapping->next != NULL) mapping->next->prev = mapping;
+  heap->live = mapping;
+  hak_registry_set(mapping->base, 1, hak_entry_make(0, HAK_KIND_HUGE));
+  hak_add_relaxed(&heap->n_live, 1);
+  hak_add_relaxed(&heap->live_bytes, bytes_of(mapping));
+}
+
+static void unlink_live_locked(struct hak_huge_heap *heap, struct hak_huge *mapping) {
+  hak_registry_set(mapping->base, 1, 0);
+  if (mapping->next != NULL) mapping->next->prev = mapping->prev;
+  if (mapping->prev != NULL) {
+    mapping->prev->next = mapping->next;
+  } else {
+    heap->live = mapping->next;
+  }
+  hak_sub_relaxed(&heap->n_live, 1);
+  hak_sub_relaxed(&heap->live_bytes, bytes_of(mapping));
+}
+
+static void append_cached_locked(struct hak_huge_heap *heap, struct hak_huge *mapping) {
+  mapping->next = NULL;
+  mapping->prev = heap->cached_last;
+  if (mapping->prev != NULL) {
+    mapping->prev->next = mapping;
+  } else {
+    heap->cached_first = mapping;
+  }
+  heap->cached_last = mapping;
+  ++heap->n_cached;
+  heap->cached_bytes += bytes_of(mapping);
+}
+
+static void unlink_cached_locked(struct hak_huge_heap *heap, struct hak_huge *mapping) {
+  if (mapping->next != NULL) {
+    mapping->next->prev = mapping->prev;
+  } else {
+    heap->cached_last = mapping->prev;
+  }
+  if (mapping->prev != NULL) {
+    mapping->prev->next = mapping->next;
+  } else {
+    heap->cached_first = mapping->next;
+  }
+  --heap->n_cached;
+  heap->cached_bytes -= bytes_of(mapping);
+}
+
+// Makes the mapping, which is in the caller's hands, a live block.
+static void *make_live(struct hak_huge_heap *heap, struct hak_huge *mapping) {
+  hak_huge_lock(heap);
+  link_live_locked(heap, mapping);
+  hak_huge_unlock(heap);
+  return (void *)mapping->base;
+}
+
+// The operating system
+
+// A new mapping that is in nobody's list yet; NULL when there is no memory.
+static struct hak_huge *map_new(struct hak_huge_heap *heap, size_t bytes, size_t alignment) {
+  // Below the last one, where the kernel's own top-down search would go as well.
+  uintptr_t last = hak_load_relaxed(&heap->last_mapped);
+  uintptr_t hint = last > bytes ? hak_round_down(last - bytes, alignment) : 0;
+  void *p = hak_os_map_aligned(heap->os, (void *)hint, bytes, alignment);
+  if (p == NULL) return NULL;
+  if (!hak_registry_cover(heap->os, (uintptr_t)p)) {
+    (void)heap->os->unmap(p, bytes);
+    return NULL;
+  }
+  hak_store_relaxed(&heap->last_mapped, (uintptr_t)p);
+  return describe((uintptr_t)p, bytes);
+}
+
+// Unmaps the mappings of a list that is linked by `next` and in the caller's hands; the number of bytes. What the
+// kernel will not unmap stays cached, without its pages.
+static size_t unmap_list(struct hak_huge_heap *heap, struct hak_huge *list) {
+  size_t returned = 0;
+  struct hak_huge *next;
+  for (struct hak_huge *mapping = list; mapping != NULL; mapping = next) {
+    next = mapping->next;
+    size_t bytes = bytes_of(mapping);
+    if (heap->os->unmap((void *)mapping->base, bytes)) {
+      returned += bytes;
+      continue;
+    }
+    mapping->clean = heap->os->purge((void *)mapping->base, bytes);
+    if (mapping->clean) returned += bytes;
+    hak_huge_lock(heap);
+    mapping->freed_ms = UINT64_MAX;  // decay has no more to gain
+    append_cached_locked(heap, mapping);
+    hak_huge_unlock(heap);
+  }
+  return returned;
+}
+
+// The cache
+
+// Takes the longest unused mappings out of the cache until it is within the limits; the list of them.
+static struct hak_huge *evict_locked(struct hak_huge_heap *heap, size_t limit_bytes, size_t limit_mappings) {
+  struct hak_huge *evicted = NULL;
+  struct hak_huge *next;
+  for (struct hak_huge *mapping = heap->cached_first; mapping != NULL; mapping = next) {
+    if (heap->cached_bytes <= limit_bytes && heap->n_cached <= limit_mappings) break;
+    next = mapping->next;
+    unlink_cached_locked(heap, mapping);
+    mapping->next = evicted;
+    evicted = mapping;
+  }
+  return evicted;
+}
+
+static struct hak_huge *expired_locked(struct hak_huge_heap *heap, uint64_t now) {
+  struct hak_huge *expired = NULL;
+  struct hak_huge *next;
+  for (struct hak_huge *mapping = heap->cached_first; mapping != NULL; mapping = next) {
+    next = mapping->next;
+    if (mapping->freed_ms > now || now - mapping->freed_ms < heap->pool->purge_delay_ms) continue;
+    unlink_cached_locked(heap, mapping);
+    mapping->next = expired;
+    expired = mapping;
+  }
+  if (expired != NULL && heap->n_cached == 0)
+    heap->cache_limit_bytes = hak_min(heap->cache_limit_bytes, MIN_CACHE_LIMIT);
+  return expired;
+}
+
+// Whether a mapping of `bytes` is close enough to the request, so that nothing is cut off.
+static bool fits(size_t bytes, size_t wanted_bytes) {
+  return bytes - wanted_bytes <= hak_min(wanted_bytes / 8, MAPPING_ALIGNMENT);
+}
+
+// The cached mapping that suits best for `bytes`: the smallest that is large enough, else the largest. NULL when none
+// is aligned as wanted.
+static struct hak_huge *find_cached_locked(struct hak_huge_heap *heap, size_t bytes, size_t alignment) {
+  struct hak_huge *best = NULL;
+  for (struct hak_huge *mapping = heap->cached_first; mapping != NULL; mapping = mapping->next) {
+    if ((mapping->base & (alignment - 1)) != 0) continue;
+    if (best == NULL) {
+      best = mapping;
+    } else if (bytes_of(mapping) >= bytes) {
+      if (bytes_of(best) < bytes || bytes_of(mapping) < bytes_of(best)) best = mapping;
+    } else if (bytes_of(mapping) > bytes_of(best)) {
+      best = mapping;
+    }
+  }
+  return best;
+}
+
+// Gives the end of `mapping` back to the operating system, from `bytes` on.
+static void cut(struct hak_huge_heap *heap, struct hak_huge *mapping, size_t bytes) {
+  size_t old_bytes = bytes_of(mapping);
+  if (heap->os->unmap((void *)(mapping->base + bytes), old_bytes - bytes)) hak_store_relaxed(&mapping->bytes, bytes);
+}
+
+// Makes what `mapping` has beyond `bytes` a cached mapping of its own, as far as it can start one. `mapping` is in the
+// caller's hands.
+static void split(struct hak_huge_heap *heap, struct hak_huge *mapping, size_t bytes) {
+  size_t old_bytes = bytes_of(mapping);
+  size_t head_bytes = hak_round_up(bytes, MAPPING_ALIGNMENT);
+  if (head_bytes >= old_bytes || !hak_registry_cover(heap->os, mapping->base + head_bytes)) return;
+  struct hak_huge *tail = describe(mapping->base + head_bytes, old_bytes - head_bytes);
+  tail->clean = mapping->clean;
+  tail->freed_ms = mapping->freed_ms;
+  hak_store_relaxed(&mapping->bytes, head_bytes);
+  hak_huge_lock(heap);
+  append_cached_locked(heap, tail);
+  hak_huge_unlock(heap);
+}
+
+// Remapping
+
+// Makes the mapping `bytes` long where it is. False, and it is as it was, if the kernel cannot.
+static bool grow_in_place(struct hak_huge_heap *heap, struct hak_huge *mapping, size_t bytes) {
+  if (heap->os->remap((void *)mapping->base, bytes_of(mapping), bytes, NULL) == NULL) return false;
+  hak_store_relaxed(&mapping->bytes, bytes);
+  return true;
+}
+
+// Moves the pages of the mapping, which is in the caller's hands, to a new range of `bytes`. The descriptor there, or
+// NULL; then the mapping is as it was.
+static struct hak_huge *grow_elsewhere(struct hak_huge_heap *heap, struct hak_huge *mapping, size_t bytes) {
+  struct hak_huge *target = map_new(heap, bytes, MAPPING_ALIGNMENT);
+  if (target == NULL) return NULL;
+  target->clean = mapping->clean;
+  // Afterwards the old range, and so the old descriptor, may be another thread's.
+  if (heap->os->remap((void *)mapping->base, bytes_of(mapping), bytes, (void *)target->base) != NULL) return target;
+  target->next = NULL;
+  (void)unmap_list(heap, target);
+  return NULL;
+}
+
+static void change_live_bytes(struct hak_huge_heap *heap, size_t old_bytes, size_t new_bytes) {
+  hak_add_relaxed(&heap->live_bytes, new_bytes - old_bytes);
+}
+
+// Malloc
+
+// Takes a cached mapping for the request out of the cache; NULL if there is none.
+static struct hak_huge *take_cached(struct hak_huge_heap *heap, size_t bytes, size_t alignment, bool want_zeroed) {
+  uint64_t now = heap->os->now_ms();
+  hak_huge_lock(heap);
+  struct hak_huge *mapping = find_cached_locked(heap, bytes, alignment);
+  if (mapping != NULL && want_zeroed && !mapping->clean && (bytes > MAX_CLEARED_BYTES || bytes_of(mapping) < bytes)) {
+    mapping = NULL;
+  }
+  if (mapping != NULL) {
+    unlink_cached_locked(heap, mapping);
+  } else if (heap->evicted) {
+    // A larger cache would have had one.
+    heap->evicted = false;
+    heap->cache_limit_bytes = hak_min(2 * heap->cache_limit_bytes, MAX_CACHE_LIMIT);
+  }
+  struct hak_huge *expired = expired_locked(heap, now);
+  hak_huge_unlock(heap);
+  (void)unmap_list(heap, expired);
+  return mapping;
+}
+
+// Makes the cached mapping, which is in the caller's hands, `bytes` long or a little longer; NULL, and it is cached
+// again, when it cannot be.
+static struct hak_huge *adjust_cached(struct hak_huge_heap *heap, struct hak_huge *mapping, size_t bytes,
+                                      size_t alignment) {
+  if (bytes_of(mapping) < bytes) {
+    // The pages it has need not be faulted in again; only the others are.
+    if (grow_in_place(heap, mapping, bytes)) return mapping;
+    struct hak_huge *grown = alignment > MAPPING_ALIGNMENT ? NULL : grow_elsewhere(heap, mapping, bytes);
+    if (grown != NULL) return grown;
+    hak_huge_lock(heap);
+    append_cached_locked(heap, mapping);
+    hak_huge_unlock(heap);
+    return NULL;
+  }
+  if (!fits(bytes_of(mapping), bytes)) split(heap, mapping, bytes);
+  if (!fits(bytes_of(mapping), bytes)) cut(heap, mapping, bytes);
+  return mapping;
+}
+
+void *hak_huge_malloc(struct hak_huge_heap *heap, size_t size, size_t alignment, bool *zeroed) {
+  if (size > PTRDIFF_MAX) return NULL;
+  size_t bytes = hak_round_up(hak_max(size, 1), heap->os->page_bytes);
+  alignment = hak_max(alignment, MAPPING_ALIGNMENT);
+
+  struct hak_huge *mapping = take_cached(heap, bytes, alignment, zeroed != NULL);
+  if (mapping != NULL) mapping = adjust_cached(heap, mapping, bytes, alignment);
+  bool clean = mapping == NULL || mapping->clean;
+  if (mapping == NULL) mapping = map_new(heap, bytes, alignment);
+  if (mapping == NULL && hak_huge_trim(heap, 0) != 0) mapping = map_new(heap, bytes, alignment);
+  if (mapping == NULL) return NULL;
+  if (zeroed != NULL) *zeroed = clean;
+  return make_live(heap, mapping);
+}
+
+// Free
+
+void hak_huge_free(struct hak_huge_heap *heap, void *p) {
+  uint64_t now = heap->os->now_ms();
+  hak_huge_lock(heap);
+  // Under the lock, so that of two threads that free the same block one is told.
+  if (!is_start(p) || hak_entry_kind(hak_registry_find(p)) != HAK_KIND_HUGE) {
+    hak_huge_unlock(heap);
+    hak_huge_misuse(heap, "free", p);
+  }
+  struct hak_huge *mapping = descriptor_of(p);
+  unlink_live_locked(heap, mapping);
+  mapping->clean = false;
+  mapping->freed_ms = now;
+  struct hak_huge *evicted = NULL;
+  if (bytes_of(mapping) <= heap->cache_limit_bytes) {
+    append_cached_locked(heap, mapping);
+    evicted = evict_locked(heap, heap->cache_limit_bytes, MAX_CACHED);
+  } else {
+    mapping->next = NULL;
+    evicted = mapping;
+  }
+  if (evicted != NULL) heap->evicted = true;
+  struct hak_huge *expired = expired_locked(heap, now);
+  hak_huge_unlock(heap);
+  (void)unmap_list(heap, evicted);
+  (void)unmap_list(heap, expired);
+}
+
+bool hak_huge_owns(struct hak_huge_heap *heap, const void *p) {
+  hak_huge_lock(heap);
+  const struct hak_huge *mapping = heap->live;
+  while (mapping != NULL && (uintptr_t)p - mapping->base >= bytes_of(mapping)) mapping = mapping->next;
+  hak_huge_unlock(heap);
+  return mapping != NULL;
+}
+
+const char *hak_huge_misuse_reason(struct hak_huge_heap *heap, const void *p) {
+  const char *reason = NULL;
+  uintptr_t address = (uintptr_t)p;
+  hak_huge_lock(heap);
+  for (const struct hak_huge *mapping = heap->live; mapping != NULL; mapping = mapping->next) {
+    if (address - mapping->base < bytes_of(mapping) && address != mapping->base) reason = HAK_MISUSE_NOT_START;
+  }
+  for (const struct hak_huge *mapping = heap->cached_first; mapping != NULL; mapping = mapping->next) {
+    if (address - mapping->base >= bytes_of(mapping)) continue;
+    reason = is_start(p) ? HAK_MISUSE_DOUBLE_FREE : HAK_MISUSE_NOT_START;
+  }
+  hak_huge_unlock(heap);
+  return reason;
+}
+
+void hak_huge_misuse(struct hak_huge_heap *heap, const char *function, const void *p) {
+  const char *reason = hak_huge_misuse_reason(heap, p);
+  hak_fatal_misuse(function, p, reason != NULL ? reason : HAK_MISUSE_FOREIGN);
+}
+
+// Resize
+
+size_t hak_huge_usable_size(const void *p) { return is_start(p) ? bytes_of(descriptor_of(p)) : 0; }
+
+void *hak_huge_resize(struct hak_huge_heap *heap, void *p, size_t size, bool may_move) {
+  if (size > PTRDIFF_MAX) return NULL;
+  struct hak_huge *mapping = descriptor_of(p);
+  size_t bytes = hak_round_up(hak_max(size, 1), heap->os->page_bytes);
+  size_t old_bytes = bytes_of(mapping);
+  if (bytes <= old_bytes) {
+    if (!fits(old_bytes, bytes)) cut(heap, mapping, bytes);
+    change_live_bytes(heap, old_bytes, bytes_of(mapping));
+    return p;
+  }
+  if (grow_in_place(heap, mapping, bytes)) {
+    change_live_bytes(heap, old_bytes, bytes);
+    return p;
+  }
+  if (!may_move) return NULL;
+
+  // Off the list before it moves: the old range is anybody's from then on.
+  hak_huge_lock(heap);
+  unlink_live_locked(heap, mapping);
+  hak_huge_unlock(heap);
+  struct hak_huge *moved = grow_elsewhere(heap, mapping, bytes);
+  void *start = make_live(heap, moved != NULL ? moved : mapping);
+  return moved != NULL ? start : NULL;
+}
+
+// Decay
+
+void hak_huge_tick(struct hak_huge_heap *heap) {
+  uint64_t now = heap->os->now_ms();
+  hak_huge_lock(heap);
+  struct hak_huge *expired = expired_locked(heap, now);
+  hak_huge_unlock(heap);
+  (void)unmap_list(heap, expired);
+}
+
+size_t hak_huge_trim(struct hak_huge_heap *heap, size_t keep_bytes) {
+  hak_huge_lock(heap);
+  struct hak_huge *evicted = evict_locked(heap, keep_bytes, keep_bytes == 0 ? 0 : SIZE_MAX);
+  hak_huge_unlock(heap);
+  return unmap_list(heap, evicted);
+}

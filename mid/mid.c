@@ -1,0 +1,41 @@
+#include "mid/mid.h"
+
+#include <assert.h>
+
+#include "platform/report.h"
+
+static_assert(HAK_KIND_MID_LAST - HAK_KIND_MID_FIRST + 1 == 40, "eight classes in each of five doublings");
+
+static uint32_t run_slabs(size_t kind) { return (uint32_t)hak_kind_run_slabs(kind); }
+
+static HAK_NOINLINE void *malloc_slow(struct hak_cache *cache, size_t kind) {
+  struct hak_class geometry = hak_class_make((uint32_t)kind, run_slabs(kind), (uint32_t)hak_mid_block_bytes(kind));
+  return hak_heap_refill(cache, &geometry) ? hak_cache_pop(cache, kind) : NULL;
+}
+
+static void *malloc_kind(struct hak_cache *cache, size_t kind) {
+  void *block = hak_cache_pop(cache, kind);
+  return HAK_LIKELY(block != NULL) ? block : malloc_slow(cache, kind);
+}
+
+void *hak_mid_malloc(struct hak_cache *cache, size_t size) {
+  return malloc_kind(cache, hak_mid_kind(hak_max(size, HAK_MID_SIZE_MIN)));
+}
+
+void *hak_mid_malloc_aligned(struct hak_cache *cache, size_t size, size_t alignment) {
+  for (size_t kind = hak_mid_kind(hak_max(size, HAK_MID_SIZE_MIN)); kind <= HAK_KIND_MID_LAST; ++kind) {
+    if (hak_class_alignment(run_slabs(kind), (uint32_t)hak_mid_block_bytes(kind)) >= alignment) {
+      return malloc_kind(cache, kind);
+    }
+  }
+  return NULL;
+}
+
+void hak_mid_free(struct hak_cache *cache, void *p) {
+  size_t kind;
+  uintptr_t distance;
+  if (hak_cache_push(cache, p, &kind, &distance)) return;
+  kind = hak_entry_kind(hak_registry_find(p));
+  if (kind < HAK_KIND_MID_FIRST || kind > HAK_KIND_MID_LAST) hak_fatal_misuse("free", p, HAK_MISUSE_FOREIGN);
+  hak_heap_free(cache, p, "free");
+}

@@ -1,0 +1,51 @@
+// Mid: blocks of 1025 bytes to 32 KiB, in 40 size classes, eight to each doubling, each cut from runs of slabs.
+//
+// Like Tiny, the tier keeps no state of its own; tiny/tiny.h shows how to use one alone.
+#ifndef HAKMEM_MID_MID_H_
+#define HAKMEM_MID_MID_H_
+
+#include <stddef.h>
+
+#include "base/bits.h"
+#include "heap/cache.h"
+#include "heap/heap.h"
+#include "platform/os.h"
+#include "superslab/pool.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define HAK_MID_SIZE_MIN ((size_t)1025)
+#define HAK_MID_SIZE_MAX ((size_t)32768)
+
+// Returns a block of at least `size` bytes, 0 to HAK_MID_SIZE_MAX; sizes below HAK_MID_SIZE_MIN are served from the
+// smallest class, so that Mid can stand in for Tiny. The block is aligned to 128 bytes at least. NULL when memory has
+// run out. Only the thread that owns the cache may call. Cost: about 20 instructions when the class's list has a block.
+void *hak_mid_malloc(struct hak_cache *cache, size_t size);
+
+// The same, aligned to `alignment`, a power of two; NULL also if that or the size is beyond what any class offers,
+// which is 16 KiB of alignment.
+void *hak_mid_malloc_aligned(struct hak_cache *cache, size_t size, size_t alignment);
+
+// Frees a block of this tier, whichever thread it came from. Misuse stops the program.
+void hak_mid_free(struct hak_cache *cache, void *p);
+
+// The kind that serves `size`, HAK_MID_SIZE_MIN to HAK_MID_SIZE_MAX.
+static inline size_t hak_mid_kind(size_t size) {
+  unsigned doubling = hak_log2_floor(size - 1);  // 10 to 14
+  size_t eighth = (size - 1) >> (doubling - 3);  // 8 to 15
+  return HAK_KIND_MID_FIRST - 88 + 8 * (size_t)doubling + eighth;
+}
+
+// The bytes that may be used of a block of `kind`, HAK_KIND_MID_FIRST to HAK_KIND_MID_LAST.
+static inline size_t hak_mid_block_bytes(size_t kind) {
+  size_t index = kind - HAK_KIND_MID_FIRST;
+  return (9 + index % 8) << (7 + index / 8);
+}
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif  // HAKMEM_MID_MID_H_

@@ -1,0 +1,85 @@
+// Programs that are linked with //preload:malloc instead of preloading the library, dynamic and fully static.
+#include <errno.h>
+#include <gtest/gtest.h>
+#include <malloc.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "preload/test_process.h"
+#include "router/hakmem.h"
+
+namespace {
+
+using hak_test::Opaque;
+
+std::string Owner(const void *p) {
+  const char *tier = hak_owner(p);
+  return tier == nullptr ? "" : tier;
+}
+
+TEST(Linked, TheFamilyIsHakmems) {
+  void *out = nullptr;
+  ASSERT_EQ(posix_memalign(&out, 64, 100), 0);
+  for (void *p :
+       {malloc(100), calloc(10, 10), realloc(nullptr, 100), reallocarray(nullptr, 10, 10), aligned_alloc(64, 100),
+        memalign(64, 100), valloc(100), pvalloc(100), out, static_cast<void *>(strdup("text"))}) {
+    EXPECT_NE(Owner(Opaque(p)), "");
+    EXPECT_GE(malloc_usable_size(p), 4u);
+    free(p);
+  }
+  EXPECT_EQ(Owner(&out), "");
+  malloc_trim(0);
+}
+
+TEST(Linked, OperatorNewIsHakmems) {
+  constexpr auto kAlignment = std::align_val_t{128};
+  void *p = Opaque(::operator new(100));
+  EXPECT_EQ(Owner(p), "tiny");
+  ::operator delete (p, size_t{100});
+  p = Opaque(::operator new[](100, std::nothrow));
+  EXPECT_EQ(Owner(p), "tiny");
+  ::operator delete[](p);
+  p = Opaque(::operator new(100, kAlignment));
+  EXPECT_NE(Owner(p), "");
+  EXPECT_EQ(reinterpret_cast<uintptr_t>(p) % 128, 0u);
+  ::operator delete(p, kAlignment);
+  auto text = std::make_unique<std::string>(5000, 'x');
+  EXPECT_EQ(Owner(text->data()), "mid");
+}
+
+TEST(Linked, RunningOutThrowsOrGivesNull) {
+  size_t too_large = size_t{1} << 60;
+  asm volatile("" : "+r"(too_large));
+  errno = 0;
+  EXPECT_EQ(Opaque(malloc(too_large)), nullptr);
+  EXPECT_EQ(errno, ENOMEM);
+  EXPECT_THROW(Opaque(::operator new(too_large)), std::bad_alloc);
+  std::vector<char> bytes;
+  EXPECT_THROW(bytes.reserve(too_large); Opaque(&bytes), std::bad_alloc);
+  EXPECT_EQ(Opaque(::operator new(too_large, std::nothrow)), nullptr);
+
+  static int calls;
+  std::set_new_handler([] {
+    if (++calls == 3) std::set_new_handler(nullptr);
+  });
+  EXPECT_THROW(Opaque(::operator new(too_large)), std::bad_alloc);
+  EXPECT_EQ(calls, 3);
+}
+
+TEST(Linked, ThreadsPassBlocksOn) {
+  std::vector<void *> blocks(1000);
+  std::thread([&] {
+    for (void *&block : blocks) block = malloc(200);
+  }).join();
+  std::thread([&] {
+    for (void *block : blocks) free(block);
+  }).join();
+}
+
+}  // namespace

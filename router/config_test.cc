@@ -1,0 +1,110 @@
+#include "router/config.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <map>
+#include <ostream>
+#include <string>
+
+#include "base/compiler.h"
+
+namespace {
+
+std::map<std::string, std::string> variables;
+
+const char *Get(const char *name) {
+  auto found = variables.find(name);
+  return found == variables.end() ? nullptr : found->second.c_str();
+}
+
+struct Variable {
+  const char *name;
+  unsigned hak_config::*field;
+  unsigned min, max, standard;
+};
+
+void PrintTo(const Variable &variable, std::ostream *out) { *out << variable.name; }
+
+const Variable kVariables[] = {
+    {"HAKMEM_TINY_USE_SUPERSLAB", &hak_config::tiny_use_superslab, 0, 1, 1},
+    {"HAKMEM_ACE_ENABLED", &hak_config::ace_enabled, 0, 1, 1},
+    {"HAKMEM_TINY_MEM_DIET", &hak_config::tiny_mem_diet, 0, 1, 0},
+    {"HAKMEM_TINY_REFILL_COUNT_HOT", &hak_config::tiny_refill_count_hot, 1, 4096, 64},
+    {"HAKMEM_ALLOW_MALLOC_FALLBACK", &hak_config::allow_malloc_fallback, 0, 1, 0},
+    {"HAKMEM_VERBOSE", &hak_config::verbose, 0, 1, HAK_CONFIG_CHECKED},
+};
+
+class Config : public ::testing::TestWithParam<Variable> {
+ protected:
+  void SetUp() override { variables.clear(); }
+
+  // What the variable means with this value, and what is said about it.
+  unsigned Read(const std::string &value, std::string *said) {
+    variables[GetParam().name] = value;
+    testing::internal::CaptureStderr();
+    hak_config config = hak_config_read(Get);
+    *said = testing::internal::GetCapturedStderr();
+    for (const Variable &other : kVariables) {
+      if (other.name != GetParam().name) {
+        EXPECT_EQ(config.*other.field, other.standard) << other.name;
+      }
+    }
+    return config.*GetParam().field;
+  }
+
+  std::string RangeText() { return std::to_string(GetParam().min) + " to " + std::to_string(GetParam().max); }
+
+  std::string said_;
+};
+
+TEST_P(Config, HasItsDefaultInSilenceWhenItIsNotSet) {
+  testing::internal::CaptureStderr();
+  hak_config config = hak_config_read(Get);
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
+  EXPECT_EQ(config.*GetParam().field, GetParam().standard);
+}
+
+TEST_P(Config, TakesEveryValueOfItsRangeInSilence) {
+  for (unsigned value = GetParam().min; value <= GetParam().max; ++value) {
+    EXPECT_EQ(Read(std::to_string(value), &said_), value);
+    EXPECT_EQ(said_, "");
+  }
+}
+
+TEST_P(Config, NamesVariableValueAndRangeOfABadValueInOneLineAndHasItsDefault) {
+  const std::string too_large = std::to_string(GetParam().max + 1);
+  for (const std::string value : {"yes", "-1", "+1", " 1", "1 ", "0x1", "1.0", too_large.c_str(), "4294967296",
+                                  "18446744073709551617", "99999999999999999999999999"}) {
+    EXPECT_EQ(Read(value, &said_), GetParam().standard) << value;
+    EXPECT_EQ(said_.rfind(std::string("[HAKMEM] ") + GetParam().name + " ", 0), 0u) << said_;
+    EXPECT_NE(said_.find(" " + RangeText() + ";"), std::string::npos) << said_;
+    EXPECT_NE(said_.find(" " + value + "\n"), std::string::npos) << said_;
+    EXPECT_EQ(std::count(said_.begin(), said_.end(), '\n'), 1) << said_;
+  }
+}
+
+TEST_P(Config, TakesAnEmptyValueForABadOne) {
+  EXPECT_EQ(Read("", &said_), GetParam().standard);
+  EXPECT_NE(said_.find(GetParam().name), std::string::npos);
+}
+
+TEST_P(Config, NamesTheRangeHoweverLongTheValueIsAndWhateverItHolds) {
+  for (const std::string &value : {std::string(100000, 'x'), std::string("a\nb\r\tc")}) {
+    EXPECT_EQ(Read(value, &said_), GetParam().standard);
+    EXPECT_NE(said_.find(RangeText()), std::string::npos) << said_;
+    EXPECT_EQ(said_.find('\n'), said_.size() - 1) << said_;
+    EXPECT_LE(said_.size(), 256u);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Variables, Config, ::testing::ValuesIn(kVariables));
+
+TEST(ConfigRange, ARefillOfNoBlocksIsRefused) {
+  variables = {{"HAKMEM_TINY_REFILL_COUNT_HOT", "0"}};
+  testing::internal::CaptureStderr();
+  EXPECT_EQ(hak_config_read(Get).tiny_refill_count_hot, 64u);
+  EXPECT_NE(testing::internal::GetCapturedStderr(), "");
+}
+
+}  // namespace

@@ -1,0 +1,59 @@
+// hakmem: a general-purpose memory allocator for 64-bit Linux.
+//
+// This is the API for programs that link //router:hakmem and call the allocator by name. The library that replaces a
+// program's own malloc is //preload:libhakmem.so (or //preload:malloc for static linking); it exports these as well.
+//
+// Any thread may call any function here at any time. A block may be freed by any thread. Every block is aligned to 16
+// bytes at least, and belongs to exactly one tier: Tiny (to 1 KiB), Mid (to 32 KiB), ACE (below 2 MiB) or Huge.
+#ifndef HAKMEM_ROUTER_HAKMEM_H_
+#define HAKMEM_ROUTER_HAKMEM_H_
+
+#include <stddef.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// Returns a block of at least `size` bytes with undefined content. Size 0 gives a block of its own that can be freed.
+// When no memory is left, or `size` exceeds PTRDIFF_MAX: NULL and errno = ENOMEM. errno is kept on success.
+// Cost: about a dozen instructions; a system call once per SuperSlab (2 MiB) of growth.
+void *hak_malloc(size_t size);
+
+// Gives a block back. NULL is ignored, errno is kept. A pointer that is not a live block of hakmem stops the program
+// with one line on stderr that names it (see docs/misuse.md for what is recognised).
+void hak_free(void *p);
+
+// Returns a block of n * size bytes, all zero; NULL and ENOMEM as above and when the product overflows.
+void *hak_calloc(size_t n, size_t size);
+
+// Changes the size of block `p` to `size` bytes, keeping the content up to the smaller of both sizes; the block may
+// move. NULL as `p` means malloc. Size 0 frees `p` and returns NULL, as glibc does. On failure NULL and ENOMEM, and
+// `p` stays as it was.
+void *hak_realloc(void *p, size_t size);
+
+// hak_realloc(p, n * size), failing with ENOMEM where the product overflows.
+void *hak_reallocarray(void *p, size_t n, size_t size);
+
+// Returns a block aligned to `alignment`, a power of two; errno = EINVAL otherwise, ENOMEM when memory has run out.
+void *hak_aligned_alloc(size_t alignment, size_t size);
+
+// Stores such a block in *out and returns 0; returns EINVAL (alignment not a power of two multiple of sizeof(void *))
+// or ENOMEM otherwise and leaves *out alone. errno is kept.
+int hak_posix_memalign(void **out, size_t alignment, size_t size);
+
+// The bytes of block `p` that may be used, at least what was asked for; 0 for NULL.
+size_t hak_usable_size(const void *p);
+
+// Gives unused memory back to the operating system, keeping at least `pad` bytes of it. Returns 1 if any was released,
+// 0 if not. Cost: system calls in proportion to what is returned.
+int hak_trim(size_t pad);
+
+// The name of the tier that owns the memory at `p` ("tiny", "mid", "ace", "huge"), or NULL if hakmem does not own it.
+// Never touches the memory at `p`, so any address may be asked for. Benchmarks use it to prove what they measure.
+const char *hak_owner(const void *p);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif  // HAKMEM_ROUTER_HAKMEM_H_

@@ -1,0 +1,90 @@
+#define _GNU_SOURCE  // secure_getenv
+#include "router/process.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+
+#include "base/atomic.h"
+#include "platform/os.h"
+
+HAK_HIDDEN __thread struct hak_cache hak_thread_cache HAK_TLS_INITIAL_EXEC = HAK_CACHE_INIT;
+HAK_HIDDEN __thread struct hak_ace_cache hak_thread_ace_cache HAK_TLS_INITIAL_EXEC;
+
+// How often the calling thread's end was announced, see thread_ends.
+static __thread bool ended HAK_TLS_INITIAL_EXEC;
+
+static struct hak_process process;
+static bool process_ready;  // atomic
+static bool exit_key_made;
+static pthread_key_t exit_key;
+
+// Process
+
+static const char *get_variable(const char *name) { return secure_getenv(name); }
+
+// All locks are taken before a fork, in the order of their ranks, so that the child finds every structure whole.
+static void before_fork(void) {
+  pthread_mutex_lock(&process.heaps.lock);
+  hak_ace_lock(&process.ace);
+  hak_huge_lock(&process.huge);
+  hak_pool_lock(&process.pool);
+}
+
+static void after_fork(void) {
+  hak_pool_unlock(&process.pool);
+  hak_huge_unlock(&process.huge);
+  hak_ace_unlock(&process.ace);
+  pthread_mutex_unlock(&process.heaps.lock);
+}
+
+static void thread_ends(void *thread);
+
+static HAK_COLD void make_process(void) {
+  static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+  pthread_mutex_lock(&lock);
+  if (!process_ready) {
+    process.config = hak_config_read(get_variable);
+    bool diet = process.config.tiny_mem_diet != 0;
+    hak_pool_init(&process.pool, hak_os_linux());
+    if (diet) process.pool.purge_delay_ms = 0;
+    hak_heap_set_init(&process.heaps, &process.pool, process.config.tiny_refill_count_hot, diet);
+    hak_ace_init(&process.ace, &process.pool, diet);
+    hak_huge_init(&process.huge, &process.pool, diet);
+    exit_key_made = pthread_key_create(&exit_key, thread_ends) == 0;
+    // Release: pairs with hak_process, publishes all of the above.
+    hak_store_release(&process_ready, true);
+  }
+  pthread_mutex_unlock(&lock);
+}
+
+struct hak_process *hak_process_get(void) {
+  if (HAK_UNLIKELY(!hak_load_acquire(&process_ready))) make_process();
+  return &process;
+}
+
+// Registering a fork handler may allocate, so it waits until the program is up; whoever forks before has no threads.
+__attribute__((constructor)) static void register_fork_handlers(void) {
+  (void)hak_process_get();
+  (void)pthread_atfork(before_fork, after_fork, after_fork);
+}
+
+// Threads
+
+// Other destructors may run after this one, and libc frees some more after all of them. In the last round of
+// destructors nobody would take a heap away again, and no thread knows which round it is: from here on this one goes
+// without.
+static void thread_ends(void *unused) {
+  (void)unused;
+  ended = true;
+  hak_ace_cache_flush(&process.ace, &hak_thread_ace_cache);
+  if (hak_thread_cache.heap != NULL) hak_heap_detach(&hak_thread_cache);
+}
+
+HAK_COLD bool hak_thread_attach(void) {
+  struct hak_process *state = hak_process_get();
+  if (ended) return false;
+  if (!hak_heap_attach(&state->heaps, &hak_thread_cache)) return false;
+  // May allocate, which works by now. Where it fails, the heap of this thread is not reused after its end.
+  if (exit_key_made) (void)pthread_setspecific(exit_key, &hak_thread_cache);
+  return true;
+}

@@ -1,0 +1,288 @@
+#include <errno.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "ace/ace.h"
+#include "ace/ace_inline.h"
+#include "base/bits.h"
+#include "base/compiler.h"
+#include "heap/heap_inline.h"
+#include "huge/huge.h"
+#include "mid/mid.h"
+#include "platform/report.h"
+#include "router/fallback.h"
+#include "router/hakmem.h"
+#include "router/process.h"
+#include "router/router_inline.h"
+#include "tiny/tiny.h"
+
+// Each kind of warning is printed this often at most.
+#define WARNINGS_MAX 3
+
+// From here on a request is Huge's; a request below that ACE has refused is too.
+#define HAK_HUGE_SIZE_MIN HAK_ACE_MAX_BYTES
+
+// Running out
+
+static HAK_COLD void *out_of_memory(struct hak_process *process, size_t size, size_t alignment) {
+  if (process->config.allow_malloc_fallback) {
+    void *p = hak_fallback_malloc(size, alignment);
+    if (p != NULL) return p;
+  }
+  if (process->config.verbose) {
+    static unsigned n_warned;  // atomic
+    if (hak_load_relaxed(&n_warned) < WARNINGS_MAX && hak_add_relaxed(&n_warned, 1) < WARNINGS_MAX) {
+      hak_report("OOM: All allocation layers failed for size=%zu, returning NULL", size);
+      if (!process->config.allow_malloc_fallback) {
+        hak_report("WARNING: malloc fallback disabled (size=%zu), returning NULL (OOM)", size);
+      }
+    }
+  }
+  errno = ENOMEM;
+  return NULL;
+}
+
+// Allocation: Tiny, Mid, ACE, Huge
+
+// The calling thread's cache of extents; NULL for a thread at whose end nobody would flush it.
+static struct hak_ace_cache *ace_cache(void) {
+  if (HAK_UNLIKELY(hak_thread_cache.heap == NULL) && !hak_thread_attach()) return NULL;
+  return &hak_thread_ace_cache;
+}
+
+// The tiers that work on the thread's cache. `alignment` is a power of two.
+static void *malloc_block(struct hak_process *process, size_t size, size_t alignment) {
+  struct hak_cache *cache = &hak_thread_cache;
+  if (size > HAK_MID_SIZE_MAX || alignment > HAK_MID_SIZE_MAX) return NULL;
+  // A thread that has passed its end borrows a heap for each call.
+  bool borrowed = false;
+  if (HAK_UNLIKELY(cache->heap == NULL) && !hak_thread_attach()) {
+    if (!hak_heap_attach(&process->heaps, cache)) return NULL;
+    borrowed = true;
+  }
+  void *p = NULL;
+  if (size <= HAK_TINY_SIZE_MAX && alignment <= HAK_TINY_SIZE_MAX && process->config.tiny_use_superslab) {
+    p = alignment <= HAK_BLOCK_ALIGNMENT ? hak_tiny_malloc(cache, size)
+                                         : hak_tiny_malloc_aligned(cache, size, alignment);
+  }
+  if (p == NULL) {
+    p = alignment <= HAK_BLOCK_ALIGNMENT ? hak_mid_malloc(cache, size) : hak_mid_malloc_aligned(cache, size, alignment);
+  }
+  if (HAK_UNLIKELY(borrowed)) hak_heap_detach(cache);
+  return p;
+}
+
+// One way through all tiers. *zeroed, if not NULL, tells whether the block is known to be zero.
+static void *malloc_tiers(struct hak_process *process, size_t size, size_t alignment, bool *zeroed) {
+  if (zeroed != NULL) *zeroed = false;
+  void *p = malloc_block(process, size, alignment);
+  if (HAK_LIKELY(p != NULL)) return p;
+  if (size < HAK_HUGE_SIZE_MIN && alignment <= HAK_ACE_MAX_ALIGNMENT && process->config.ace_enabled) {
+    p = hak_ace_malloc(&process->ace, ace_cache(), size, alignment, zeroed);
+  }
+  return p != NULL ? p : hak_huge_malloc(&process->huge, size, alignment, zeroed);
+}
+
+static void *malloc_any(size_t size, size_t alignment, bool *zeroed) {
+  struct hak_process *process = hak_process_get();
+  if (HAK_LIKELY(size <= PTRDIFF_MAX)) {
+    void *p = malloc_tiers(process, size, alignment, zeroed);
+    if (HAK_LIKELY(p != NULL)) return p;
+    // What one tier keeps for later may be what another one lacks now.
+    (void)hak_trim(0);
+    p = malloc_tiers(process, size, alignment, zeroed);
+    if (p != NULL) return p;
+  }
+  if (zeroed != NULL) *zeroed = false;
+  return out_of_memory(process, size, alignment);
+}
+
+// Mid's blocks and ACE's cached extents are frequent enough to deserve a short way.
+HAK_NOINLINE void *hak_router_malloc_slow(size_t size) {
+  if (size - HAK_MID_SIZE_MIN <= HAK_MID_SIZE_MAX - HAK_MID_SIZE_MIN) {
+    void *block = hak_cache_pop(&hak_thread_cache, hak_mid_kind(size));
+    if (HAK_LIKELY(block != NULL)) return block;
+  } else {
+    void *block = hak_ace_cache_pop(&hak_thread_ace_cache, size);
+    if (HAK_LIKELY(block != NULL)) return block;
+  }
+  return malloc_any(size, HAK_BLOCK_ALIGNMENT, NULL);
+}
+
+// Ownership
+
+// What `p` was allocated as. Not for blocks that libc's malloc may have served.
+static uint32_t entry_of_block(const void *p, const char *function) {
+  uint32_t entry = hak_registry_find(p);
+  if (HAK_UNLIKELY(entry != 0 && (uintptr_t)p % HAK_BLOCK_ALIGNMENT != 0)) {
+    hak_fatal_misuse(function, p, HAK_MISUSE_UNALIGNED);
+  }
+  if (HAK_UNLIKELY(entry == 0)) {
+    // Inside a Huge block, of which only the first slab is registered, or freed just now, or not ours at all.
+    const char *reason = hak_huge_misuse_reason(&hak_process_get()->huge, p);
+    hak_fatal_misuse(function, p, reason != NULL ? reason : HAK_MISUSE_FOREIGN);
+  }
+  return entry;
+}
+
+static size_t usable_bytes(const void *p, uint32_t entry, const char *function) {
+  size_t kind = hak_entry_kind(entry);
+  if (kind <= HAK_KIND_TINY_LAST) return hak_tiny_block_bytes(kind);
+  if (kind <= HAK_KIND_MID_LAST) return hak_mid_block_bytes(kind);
+  if (kind == HAK_KIND_ACE) {
+    size_t bytes = hak_ace_usable_size(p);
+    if (HAK_UNLIKELY(bytes == 0)) hak_ace_misuse(&hak_process_get()->ace, function, p);
+    return bytes;
+  }
+  size_t bytes = hak_huge_usable_size(p);
+  if (HAK_UNLIKELY(bytes == 0)) hak_huge_misuse(&hak_process_get()->huge, function, p);
+  return bytes;
+}
+
+// Free
+
+static HAK_NOINLINE void free_as(void *p, const char *function) {
+  if (p == NULL) return;
+  struct hak_process *process = hak_process_get();
+  if (process->config.allow_malloc_fallback && hak_registry_find(p) == 0) {
+    hak_fallback_free(p);
+    return;
+  }
+  size_t kind = hak_entry_kind(entry_of_block(p, function));
+  if (kind == HAK_KIND_ACE) {
+    hak_ace_free(&process->ace, ace_cache(), p);
+  } else if (kind == HAK_KIND_HUGE) {
+    hak_huge_free(&process->huge, p);
+  } else {
+    if (HAK_UNLIKELY(hak_thread_cache.heap == NULL)) (void)hak_thread_attach();
+    hak_heap_free(&hak_thread_cache, p, function);
+  }
+}
+
+HAK_NOINLINE void hak_router_free_slow(void *p, size_t kind, uintptr_t distance) {
+  if (hak_cache_push_run(&hak_thread_cache, p, kind, distance)) return;
+  if (kind == HAK_KIND_ACE && (uintptr_t)p >> HAK_ADDRESS_BITS == 0) {
+    if (HAK_LIKELY(hak_ace_cache_push(&hak_thread_ace_cache, p))) return;
+  } else if (HAK_LIKELY(hak_heap_free_local(&hak_thread_cache, p, kind, distance))) {
+    return;
+  }
+  free_as(p, "free");
+}
+
+// As hak_router_free, on behalf of `function`.
+static void free_for(void *p, const char *function) {
+  size_t kind;
+  uintptr_t distance;
+  if (!hak_cache_push(&hak_thread_cache, p, &kind, &distance)) free_as(p, function);
+}
+
+// The public functions
+
+HAK_EXPORT void *hak_malloc(size_t size) { return hak_router_malloc(size); }
+
+HAK_EXPORT void hak_free(void *p) { hak_router_free(p); }
+
+HAK_EXPORT void *hak_calloc(size_t n, size_t size) {
+  size_t bytes;
+  if (HAK_UNLIKELY(__builtin_mul_overflow(n, size, &bytes))) {
+    errno = ENOMEM;
+    return NULL;
+  }
+  if (bytes <= HAK_MID_SIZE_MAX) {
+    void *p = hak_router_malloc(bytes);
+    return p == NULL ? NULL : memset(p, 0, bytes);
+  }
+  bool zeroed;
+  void *p = malloc_any(bytes, HAK_BLOCK_ALIGNMENT, &zeroed);
+  return p == NULL || zeroed ? p : memset(p, 0, bytes);
+}
+
+// Moves the content of block `p` of `old_bytes` into a block for `size` bytes.
+static void *move(void *p, size_t old_bytes, size_t size) {
+  void *moved = hak_router_malloc(size);
+  // A block that cannot become smaller is large enough.
+  if (moved == NULL) return size <= old_bytes ? p : NULL;
+  memcpy(moved, p, hak_min(old_bytes, size));
+  free_for(p, "realloc");
+  return moved;
+}
+
+HAK_EXPORT void *hak_realloc(void *p, size_t size) {
+  if (p == NULL) return hak_router_malloc(size);
+  if (size == 0) {
+    free_for(p, "realloc");
+    return NULL;
+  }
+  struct hak_process *process = hak_process_get();
+  if (process->config.allow_malloc_fallback && hak_registry_find(p) == 0) {
+    return hak_fallback_realloc(p, size);
+  }
+  uint32_t entry = entry_of_block(p, "realloc");
+  size_t kind = hak_entry_kind(entry);
+  size_t old_bytes = usable_bytes(p, entry, "realloc");
+  if (kind <= HAK_KIND_MID_LAST) {
+    // In place as long as the block would not be mostly empty.
+    if (size <= old_bytes && size >= old_bytes / 2) return p;
+  } else if (kind == HAK_KIND_ACE) {
+    if (size > HAK_MID_SIZE_MAX && hak_ace_resize(&process->ace, p, size)) return p;
+  } else if (size >= HAK_HUGE_SIZE_MIN && size <= PTRDIFF_MAX) {
+    void *moved = hak_huge_resize(&process->huge, p, size, true);
+    if (moved != NULL) return moved;
+  }
+  return move(p, old_bytes, size);
+}
+
+HAK_EXPORT void *hak_reallocarray(void *p, size_t n, size_t size) {
+  size_t bytes;
+  if (HAK_UNLIKELY(__builtin_mul_overflow(n, size, &bytes))) {
+    errno = ENOMEM;
+    return NULL;
+  }
+  return hak_realloc(p, bytes);
+}
+
+HAK_EXPORT void *hak_aligned_alloc(size_t alignment, size_t size) {
+  if (HAK_UNLIKELY(!hak_is_power_of_two(alignment))) {
+    errno = EINVAL;
+    return NULL;
+  }
+  return malloc_any(size, hak_max(alignment, HAK_BLOCK_ALIGNMENT), NULL);
+}
+
+HAK_EXPORT int hak_posix_memalign(void **out, size_t alignment, size_t size) {
+  if (HAK_UNLIKELY(!hak_is_power_of_two(alignment) || alignment % sizeof(void *) != 0)) return EINVAL;
+  int saved_errno = errno;
+  void *p = malloc_any(size, hak_max(alignment, HAK_BLOCK_ALIGNMENT), NULL);
+  errno = saved_errno;
+  if (p == NULL) return ENOMEM;
+  *out = p;
+  return 0;
+}
+
+HAK_EXPORT size_t hak_usable_size(const void *p) {
+  if (p == NULL) return 0;
+  if (hak_process_get()->config.allow_malloc_fallback && hak_registry_find(p) == 0) return hak_fallback_usable_size(p);
+  return usable_bytes(p, entry_of_block(p, "malloc_usable_size"), "malloc_usable_size");
+}
+
+HAK_EXPORT int hak_trim(size_t pad) {
+  struct hak_process *process = hak_process_get();
+  if (hak_thread_cache.heap != NULL) hak_heap_trim(&hak_thread_cache);
+  hak_heap_set_trim(&process->heaps);
+  hak_ace_cache_flush(&process->ace, &hak_thread_ace_cache);
+  size_t returned = hak_ace_trim(&process->ace, pad);
+  returned += hak_huge_trim(&process->huge, pad);
+  returned += hak_pool_trim(&process->pool, pad);
+  return returned != 0;
+}
+
+HAK_EXPORT const char *hak_owner(const void *p) {
+  size_t kind = hak_entry_kind(hak_registry_find(p));
+  if (kind == HAK_KIND_NONE) {
+    // Of a Huge block only the first slab is registered.
+    return hak_huge_owns(&hak_process_get()->huge, p) ? "huge" : NULL;
+  }
+  if (kind <= HAK_KIND_TINY_LAST) return "tiny";
+  if (kind <= HAK_KIND_MID_LAST) return "mid";
+  return kind == HAK_KIND_ACE ? "ace" : "huge";
+}

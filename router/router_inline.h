@@ -1,0 +1,40 @@
+// The hot paths of malloc and free, for the router and the library that replaces malloc.
+#ifndef HAKMEM_ROUTER_ROUTER_INLINE_H_
+#define HAKMEM_ROUTER_ROUTER_INLINE_H_
+
+#include "heap/cache.h"
+#include "router/process.h"
+#include "tiny/tiny_inline.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+HAK_HIDDEN void *hak_router_malloc_slow(size_t size);
+HAK_HIDDEN void hak_router_free_slow(void *p, size_t kind, uintptr_t distance);
+
+// size -> kind -> pop; NULL if the thread's list has no block.
+static HAK_ALWAYS_INLINE void *hak_router_malloc_cached(size_t size) {
+  size_t kind = hak_tiny_kind(size);
+  return HAK_LIKELY(kind <= HAK_KIND_TINY_LAST) ? hak_cache_pop(&hak_thread_cache, kind) : NULL;
+}
+
+// hak_malloc.
+static HAK_ALWAYS_INLINE void *hak_router_malloc(size_t size) {
+  void *block = hak_router_malloc_cached(size);
+  return HAK_LIKELY(block != NULL) ? block : hak_router_malloc_slow(size);
+}
+
+// hak_free: address -> kind -> push, if the block lies in the current slab of its kind.
+static HAK_ALWAYS_INLINE void hak_router_free(void *p) {
+  size_t kind;
+  uintptr_t distance;
+  if (HAK_LIKELY(hak_cache_push(&hak_thread_cache, p, &kind, &distance))) return;
+  hak_router_free_slow(p, kind, distance);
+}
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif  // HAKMEM_ROUTER_ROUTER_INLINE_H_

@@ -1,0 +1,9 @@
+#include "testing/misuse/misuse.h"
+
+int main(void) {
+  char *p = block_of(100 * 1024);
+  expect("free", p, DOUBLE_FREE);
+  free(p);
+  free(opaque(p));
+  return 0;
+}

@@ -1,0 +1,8 @@
+#include "testing/misuse/misuse.h"
+
+int main(void) {
+  char *p = block_of(4 * 1024 * 1024);
+  expect("free", p + 1, UNALIGNED);
+  free(opaque(p + 1));
+  return 0;
+}

@@ -1,0 +1,34 @@
+#include "tiny/tiny.h"
+
+#include "base/bits.h"
+#include "platform/report.h"
+#include "tiny/tiny_inline.h"
+
+HAK_NOINLINE void *hak_tiny_malloc_slow(struct hak_cache *cache, size_t size) {
+  size_t kind = hak_tiny_kind(hak_max(size, 1));
+  // Size 0 gets here with blocks in the list of its true kind.
+  void *block = hak_cache_pop(cache, kind);
+  if (block != NULL) return block;
+  struct hak_class geometry = hak_class_make((uint32_t)kind, 1, (uint32_t)hak_tiny_block_bytes(kind));
+  if (!hak_heap_refill(cache, &geometry)) return NULL;
+  return hak_cache_pop(cache, kind);
+}
+
+void *hak_tiny_malloc(struct hak_cache *cache, size_t size) {
+  void *block = hak_cache_pop(cache, hak_tiny_kind(size));
+  return HAK_LIKELY(block != NULL) ? block : hak_tiny_malloc_slow(cache, size);
+}
+
+void *hak_tiny_malloc_aligned(struct hak_cache *cache, size_t size, size_t alignment) {
+  // A block of B bytes is aligned to the largest power of two that divides B.
+  return hak_tiny_malloc(cache, hak_round_up(hak_max(size, 1), alignment));
+}
+
+void hak_tiny_free(struct hak_cache *cache, void *p) {
+  size_t kind;
+  uintptr_t distance;
+  if (hak_cache_push(cache, p, &kind, &distance)) return;
+  kind = hak_entry_kind(hak_registry_find(p));
+  if (kind < HAK_KIND_TINY_FIRST || kind > HAK_KIND_TINY_LAST) hak_fatal_misuse("free", p, HAK_MISUSE_FOREIGN);
+  hak_heap_free(cache, p, "free");
+}
