@@ -16,6 +16,9 @@
 // Every so many misses the clock is read, and what is due is done.
 #define MISSES_PER_TICK 16
 
+// A block that is resized may stay this many classes larger than it need be, a quarter at most.
+#define MAX_CLASSES_ABOVE_RESIZED 2
+
 // Victims are collected before they are given back, so that one lock serves several.
 #define MAX_VICTIMS 64
 
@@ -273,9 +276,8 @@ bool hak_ace_resize(struct hak_ace *ace, void *p, size_t size) {
   size_t size_class = hak_ace_class_of_size(size);
   size_t class_pages = hak_ace_class_pages(size_class);
   if (class_pages <= old_pages) {
-    // As long as malloc might have given it out for this size.
     size_t classes_above = hak_ace_class_of_extent(old_pages) - size_class;
-    if (!ace->diet && classes_above <= HAK_ACE_MAX_CLASSES_ABOVE) return true;
+    if (!ace->diet && classes_above <= MAX_CLASSES_ABOVE_RESIZED) return true;
     return hak_ace_arena_resize(ace, p, class_pages, now_ms(ace));
   }
   size_t exact_pages = hak_round_up(size, HAK_ACE_PAGE_BYTES) >> HAK_ACE_PAGE_SHIFT;

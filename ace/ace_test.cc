@@ -301,6 +301,16 @@ TEST_F(AceTest, ShrinkingInPlaceGivesTheTailBack) {
   ArenaFree(tail);
 }
 
+TEST_F(AceTest, AResizedBlockStaysAQuarterLargerThanItNeedBeAtMost) {
+  for (size_t size = 2 * kMiB; size > 40 * kKiB; size -= 13 * kKiB) {
+    char *p = ArenaMalloc(2 * kMiB);
+    ASSERT_TRUE(hak_ace_resize(&ace_, p, size));
+    EXPECT_GE(hak_ace_usable_size(p), size);
+    EXPECT_LE(hak_ace_usable_size(p), size + size / 4 + size / 8 + kAcePage);
+    ArenaFree(p);
+  }
+}
+
 TEST_F(AceTest, NoBlockShrinksBelowTheSmallestClass) {
   char *p = ArenaMalloc(kMiB);
   ASSERT_TRUE(hak_ace_resize(&ace_, p, 0));

@@ -24,21 +24,23 @@
 
 // The descriptor of a mapping, in the private slab descriptor of its first slab.
 //
-//   0       8        16      24      32           40
-//   +-------+--------+-------+-------+------------+-------+----------+
-//   | base  | bytes  | next  | prev  |  freed_ms  | clean | (unused) |
-//   +-------+--------+-------+-------+------------+-------+----------+
+//   0       8        16      24      32           40       48      49
+//   +-------+--------+-------+-------+------------+--------+-------+----------+
+//   | base  | bytes  | next  | prev  |  freed_ms  | origin | clean | (unused) |
+//   +-------+--------+-------+-------+------------+--------+-------+----------+
 //
-// base is fixed. bytes belongs to the block's owner while the block lives and to the lock's holder while it is cached.
-// The rest is guarded by the lock. A mapping is in one of the heap's two lists, live or cached, or in the hands of the
-// one thread that makes, moves or unmaps it; its registry entry is set exactly while it is live.
+// base and origin are fixed. bytes belongs to the block's owner while the block lives and to the lock's holder while it
+// is cached. The rest is guarded by the lock. A mapping is in one of the heap's two lists, live or cached, or in the
+// hands of the one thread that makes, moves or unmaps it; its registry entry is set exactly while it is live.
 struct hak_huge {
   uintptr_t base;
   size_t bytes;  // atomic, relaxed: hak_huge_misuse_reason reads those of others
   struct hak_huge *next, *prev;
   uint64_t freed_ms;
+  // The parts of what was once mapped by one call have the same number: the kernel remaps only within one of its areas.
+  uint64_t origin;
   bool clean;  // cached, and known to be zero
-  unsigned char unused[HAK_DESCRIPTOR_BYTES - 41];
+  unsigned char unused[HAK_DESCRIPTOR_BYTES - 49];
 };
 
 static_assert(sizeof(struct hak_huge) == HAK_DESCRIPTOR_BYTES, "a slab descriptor");
@@ -69,9 +71,9 @@ static bool is_start(const void *p) { return ((uintptr_t)p & (MAPPING_ALIGNMENT 
 static size_t bytes_of(const struct hak_huge *mapping) { return hak_load_relaxed(&mapping->bytes); }
 
 // The region of `base` is covered.
-static struct hak_huge *describe(uintptr_t base, size_t bytes) {
+static struct hak_huge *describe(uintptr_t base, size_t bytes, uint64_t origin) {
   struct hak_huge *mapping = descriptor_of((const void *)base);
-  *mapping = (struct hak_huge){.base = base};
+  *mapping = (struct hak_huge){.base = base, .origin = origin};
   hak_store_relaxed(&mapping->bytes, bytes);
   return mapping;
 }
@@ -100,19 +102,6 @@ static void unlink_live_locked(struct hak_huge_heap *heap, struct hak_huge *mapp
   hak_sub_relaxed(&heap->live_bytes, bytes_of(mapping));
 }
 
-static void append_cached_locked(struct hak_huge_heap *heap, struct hak_huge *mapping) {
-  mapping->next = NULL;
-  mapping->prev = heap->cached_last;
-  if (mapping->prev != NULL) {
-    mapping->prev->next = mapping;
-  } else {
-    heap->cached_first = mapping;
-  }
-  heap->cached_last = mapping;
-  ++heap->n_cached;
-  heap->cached_bytes += bytes_of(mapping);
-}
-
 static void unlink_cached_locked(struct hak_huge_heap *heap, struct hak_huge *mapping) {
   if (mapping->next != NULL) {
     mapping->next->prev = mapping->prev;
@@ -126,6 +115,33 @@ static void unlink_cached_locked(struct hak_huge_heap *heap, struct hak_huge *ma
   }
   --heap->n_cached;
   heap->cached_bytes -= bytes_of(mapping);
+}
+
+// Caches the mapping, together with cached neighbours that are parts of the same one.
+static void append_cached_locked(struct hak_huge_heap *heap, struct hak_huge *mapping) {
+  struct hak_huge *next;
+  for (struct hak_huge *other = heap->cached_first; other != NULL; other = next) {
+    next = other->next;
+    if (other->origin != mapping->origin) continue;
+    struct hak_huge *lower = other->base < mapping->base ? other : mapping;
+    struct hak_huge *upper = lower == other ? mapping : other;
+    if (lower->base + bytes_of(lower) != upper->base) continue;
+    unlink_cached_locked(heap, other);
+    hak_store_relaxed(&lower->bytes, bytes_of(lower) + bytes_of(upper));
+    lower->clean = lower->clean && upper->clean;
+    lower->freed_ms = mapping->freed_ms == UINT64_MAX ? other->freed_ms : mapping->freed_ms;
+    mapping = lower;
+  }
+  mapping->next = NULL;
+  mapping->prev = heap->cached_last;
+  if (mapping->prev != NULL) {
+    mapping->prev->next = mapping;
+  } else {
+    heap->cached_first = mapping;
+  }
+  heap->cached_last = mapping;
+  ++heap->n_cached;
+  heap->cached_bytes += bytes_of(mapping);
 }
 
 // Makes the mapping, which is in the caller's hands, a live block.
@@ -150,7 +166,7 @@ static struct hak_huge *map_new(struct hak_huge_heap *heap, size_t bytes, size_t
     return NULL;
   }
   hak_store_relaxed(&heap->last_mapped, (uintptr_t)p);
-  return describe((uintptr_t)p, bytes);
+  return describe((uintptr_t)p, bytes, hak_add_relaxed(&heap->n_origins, 1));
 }
 
 // Unmaps the mappings of a list that is linked by `next` and in the caller's hands; the number of bytes. What the
@@ -240,7 +256,7 @@ static void split(struct hak_huge_heap *heap, struct hak_huge *mapping, size_t b
   size_t old_bytes = bytes_of(mapping);
   size_t head_bytes = hak_round_up(bytes, MAPPING_ALIGNMENT);
   if (head_bytes >= old_bytes || !hak_registry_cover(heap->os, mapping->base + head_bytes)) return;
-  struct hak_huge *tail = describe(mapping->base + head_bytes, old_bytes - head_bytes);
+  struct hak_huge *tail = describe(mapping->base + head_bytes, old_bytes - head_bytes, mapping->origin);
   tail->clean = mapping->clean;
   tail->freed_ms = mapping->freed_ms;
   hak_store_relaxed(&mapping->bytes, head_bytes);
@@ -285,12 +301,15 @@ static struct hak_huge *take_cached(struct hak_huge_heap *heap, size_t bytes, si
   if (mapping != NULL && want_zeroed && !mapping->clean && (bytes > MAX_CLEARED_BYTES || bytes_of(mapping) < bytes)) {
     mapping = NULL;
   }
+  size_t found_bytes = 0;
   if (mapping != NULL) {
     unlink_cached_locked(heap, mapping);
-  } else if (heap->evicted) {
-    // A larger cache would have had one.
+    found_bytes = bytes_of(mapping);
+  }
+  if (found_bytes < bytes && heap->evicted) {
+    // A larger cache would have had the rest.
     heap->evicted = false;
-    heap->cache_limit_bytes = hak_min(2 * heap->cache_limit_bytes, MAX_CACHE_LIMIT);
+    heap->cache_limit_bytes = hak_min(heap->cache_limit_bytes + (bytes - found_bytes), MAX_CACHE_LIMIT);
   }
   struct hak_huge *expired = expired_locked(heap, now);
   hak_huge_unlock(heap);
@@ -313,7 +332,10 @@ static struct hak_huge *adjust_cached(struct hak_huge_heap *heap, struct hak_hug
     return NULL;
   }
   if (!fits(bytes_of(mapping), bytes)) split(heap, mapping, bytes);
-  if (!fits(bytes_of(mapping), bytes)) cut(heap, mapping, bytes);
+  // Not unmapped, so that the parts can become one again.
+  if (!fits(bytes_of(mapping), bytes) && !mapping->clean) {
+    (void)heap->os->purge((void *)(mapping->base + bytes), bytes_of(mapping) - bytes);
+  }
   return mapping;
 }
 
@@ -354,7 +376,7 @@ void hak_huge_free(struct hak_huge_heap *heap, void *p) {
     mapping->next = NULL;
     evicted = mapping;
   }
-  if (evicted != NULL) heap->evicted = true;
+  if (evicted != NULL && !heap->diet) heap->evicted = true;
   struct hak_huge *expired = expired_locked(heap, now);
   hak_huge_unlock(heap);
   (void)unmap_list(heap, evicted);

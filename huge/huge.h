@@ -32,6 +32,7 @@ struct hak_huge_heap {
   size_t cache_limit_bytes;
   bool evicted;           // a mapping was given up for want of room since the last decay
   uintptr_t last_mapped;  // atomic, relaxed: where the next mapping would be a neighbour
+  uint64_t n_origins;     // atomic, relaxed: mappings made
   // Statistics, readable without the lock: atomic, relaxed.
   size_t n_live;
   size_t live_bytes;

@@ -222,13 +222,45 @@ TEST_F(HugeTest, AMuchLargerCachedMappingIsSplitAndBothPartsAreUsed) {
   Free(tail);
 }
 
-TEST_F(HugeTest, NoMoreThanAnEighthOfABlockIsBeyondTheRequest) {
-  std::mt19937_64 random(1);
-  for (int i = 0; i < 300; ++i) {
-    const size_t size = 2 * kMiB + random() % (30 * kMiB);
-    char *p = Malloc(size);
-    EXPECT_LE(hak_huge_usable_size(p), size + size / 8 + 4096);
+TEST_F(HugeTest, PartsThatAreFreedBecomeOneMappingAgain) {
+  char *p = Malloc(24 * kMiB);
+  Free(p);
+  char *parts[] = {Malloc(4 * kMiB + 1), Malloc(6 * kMiB), Malloc(10 * kMiB)};
+  EXPECT_EQ(parts[0], p);
+  EXPECT_EQ(parts[1], p + 6 * kMiB);
+  EXPECT_EQ(parts[2], p + 12 * kMiB);
+  Free(parts[1]);
+  Free(parts[0]);
+  Free(parts[2]);
+  EXPECT_EQ(heap_.n_cached, 1u);
+  EXPECT_EQ(heap_.cached_bytes, 24 * kMiB);
+  EXPECT_EQ(Malloc(24 * kMiB), p);
+  Free(p);
+}
+
+TEST_F(HugeTest, NeighboursFromDifferentMappingsStayApartSinceTheKernelWouldNotMoveThemAsOne) {
+  char *p = Malloc(4 * kMiB);
+  char *q = Malloc(4 * kMiB);
+  Free(p);
+  Free(q);
+  EXPECT_EQ(heap_.n_cached, 2u);
+}
+
+TEST_F(HugeTest, NoMoreThanAnEighthBeyondTheRequestHoldsOldPages) {
+  for (int round = 0; round < 2; ++round) {
+    char *p = Malloc(20 * kMiB);
+    std::memset(p, 1, 20 * kMiB);
     Free(p);
+    char *q = Malloc(4 * kMiB + 1);
+    EXPECT_EQ(q, p);
+    const size_t usable = hak_huge_usable_size(q);
+    EXPECT_LE(usable, 6 * kMiB);
+    EXPECT_EQ(std::count(q + 4 * kMiB + 4096, q + usable, 0), static_cast<ptrdiff_t>(usable - 4 * kMiB - 4096));
+    Free(q);
+    char *r = Malloc(19 * kMiB);
+    EXPECT_EQ(r, p);
+    EXPECT_EQ(hak_huge_usable_size(r), 20 * kMiB);
+    Free(r);
   }
 }
 
