@@ -45,7 +45,7 @@
 // the logarithm.
 static inline unsigned hak_kind_run_shift(size_t kind) {
   if (kind < HAK_KIND_MID_FIRST) return HAK_SLAB_SHIFT;
-  return HAK_SLAB_SHIFT + ((unsigned)kind - HAK_KIND_MID_FIRST) / 8;
+  return ((unsigned)kind - HAK_KIND_MID_FIRST + 8 * HAK_SLAB_SHIFT) / 8;
 }
 
 static inline size_t hak_kind_run_slabs(size_t kind) {
