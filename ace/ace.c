@@ -6,6 +6,7 @@
 #include "ace/ace_superslab.h"
 #include "base/atomic.h"
 #include "base/bits.h"
+#include "platform/lock.h"
 #include "platform/report.h"
 #include "superslab/registry.h"
 
@@ -305,9 +306,9 @@ size_t hak_ace_trim(struct hak_ace *ace, size_t keep_bytes) {
 }
 
 void hak_ace_lock(struct hak_ace *ace) {
-  for (size_t i = 0; i < HAK_ACE_ARENAS; ++i) pthread_mutex_lock(&ace->arenas[i].lock);
+  for (size_t i = 0; i < HAK_ACE_ARENAS; ++i) hak_lock(&ace->arenas[i].lock);
 }
 
 void hak_ace_unlock(struct hak_ace *ace) {
-  for (size_t i = HAK_ACE_ARENAS; i-- > 0;) pthread_mutex_unlock(&ace->arenas[i].lock);
+  for (size_t i = HAK_ACE_ARENAS; i-- > 0;) hak_unlock(&ace->arenas[i].lock);
 }

@@ -5,6 +5,7 @@
 #include "ace/ace_superslab.h"
 #include "base/atomic.h"
 #include "base/bits.h"
+#include "platform/lock.h"
 #include "platform/report.h"
 
 // Wholly free SuperSlabs that an arena keeps. With none, a program that uses one block of more than 1 MiB at a time
@@ -19,8 +20,8 @@ void hak_ace_arena_init(struct hak_ace_arena *arena) {
   pthread_mutex_init(&arena->lock, NULL);
 }
 
-static void lock_arena(struct hak_ace_arena *arena) { pthread_mutex_lock(&arena->lock); }
-static void unlock_arena(struct hak_ace_arena *arena) { pthread_mutex_unlock(&arena->lock); }
+static void lock_arena(struct hak_ace_arena *arena) { hak_lock(&arena->lock); }
+static void unlock_arena(struct hak_ace_arena *arena) { hak_unlock(&arena->lock); }
 
 // Lists
 

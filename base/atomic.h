@@ -6,11 +6,9 @@
 
 #define hak_load_relaxed(p) __atomic_load_n((p), __ATOMIC_RELAXED)
 #define hak_load_acquire(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
-#define hak_load_seq_cst(p) __atomic_load_n((p), __ATOMIC_SEQ_CST)
 
 #define hak_store_relaxed(p, v) __atomic_store_n((p), (v), __ATOMIC_RELAXED)
 #define hak_store_release(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
-#define hak_store_seq_cst(p, v) __atomic_store_n((p), (v), __ATOMIC_SEQ_CST)
 
 #define hak_exchange_acquire(p, v) __atomic_exchange_n((p), (v), __ATOMIC_ACQUIRE)
 
@@ -22,7 +20,7 @@
   __atomic_compare_exchange_n((p), (expected), (desired), 1, __ATOMIC_RELEASE, __ATOMIC_RELAXED)
 #define hak_cas_acquire(p, expected, desired) \
   __atomic_compare_exchange_n((p), (expected), (desired), 1, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)
-#define hak_cas_seq_cst(p, expected, desired) \
-  __atomic_compare_exchange_n((p), (expected), (desired), 1, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED)
+#define hak_cas_relaxed(p, expected, desired) \
+  __atomic_compare_exchange_n((p), (expected), (desired), 1, __ATOMIC_RELAXED, __ATOMIC_RELAXED)
 
 #endif  // HAKMEM_BASE_ATOMIC_H_

@@ -561,6 +561,14 @@ TEST_F(HeapMisuse, DoubleFreeInTheOutboxStopsHoweverFullItIs) {
   }
 }
 
+TEST_F(HeapMisuse, DoubleFreeInACacheWithoutAHeapStops) {
+  Thread owner(&heaps_);
+  void *p = owner.Malloc(kKind);
+  hak_cache ended = HAK_CACHE_INIT;
+  hak_heap_free(&ended, p, "free");
+  EXPECT_EXIT(hak_heap_free(&ended, p, "free"), ::testing::KilledBySignal(SIGABRT), Fatal(p, "double free"));
+}
+
 TEST_F(HeapMisuse, AnUnalignedPointerStopsInEverySlab) {
   Thread owner(&heaps_);
   Thread other(&heaps_);

@@ -5,6 +5,7 @@
 #include "base/bits.h"
 #include "base/compiler.h"
 #include "heap/heap_internal.h"
+#include "platform/lock.h"
 #include "platform/report.h"
 
 // Mailed slabs that may wait with the heaps that no thread owns, all together: 1 MiB of address space, or more where
@@ -93,9 +94,9 @@ static void collect_mail_locked(struct hak_heap_set *set) {
 HAK_COLD void hak_threadless_mailed(struct hak_heap_set *set, uint32_t n_slabs) {
   uint32_t n = hak_add_relaxed(&set->n_mailed, n_slabs) + n_slabs;
   if (n < hak_max(MAILED_SLABS_MAX, hak_load_relaxed(&set->n_threadless) / HEAPS_PER_MAIL)) return;
-  pthread_mutex_lock(&set->lock);
+  hak_lock(&set->lock);
   collect_mail_locked(set);
-  pthread_mutex_unlock(&set->lock);
+  hak_unlock(&set->lock);
 }
 
 struct hak_slab *hak_public_take(struct hak_heap *heap, size_t kind) {
@@ -103,7 +104,7 @@ struct hak_slab *hak_public_take(struct hak_heap *heap, size_t kind) {
   bool in_public = (hak_load_relaxed(&set->public_kinds[kind / 64]) >> (kind % 64) & 1) != 0;
   bool nothing = !in_public && hak_load_relaxed(&set->n_mailed) == 0 && hak_load_relaxed(&set->newest_orphan) == NULL;
   if (nothing) return NULL;
-  pthread_mutex_lock(&set->lock);
+  hak_lock(&set->lock);
   struct hak_slab *slab = public_take_locked(heap, kind);
   if (slab == NULL && hak_load_relaxed(&set->n_mailed) != 0) {
     collect_mail_locked(set);
@@ -113,13 +114,17 @@ struct hak_slab *hak_public_take(struct hak_heap *heap, size_t kind) {
     dissolve_locked(set, set->oldest_orphan);
     slab = public_take_locked(heap, kind);
   }
-  pthread_mutex_unlock(&set->lock);
+  hak_unlock(&set->lock);
   return slab;
 }
 
 // Attach and detach
 
+// What a registry entry has room for.
+#define HAK_HEAPS_MAX ((uint32_t)(1 << 24) - 1)
+
 static struct hak_heap *new_heap_locked(struct hak_heap_set *set) {
+  if (set->n_heaps == HAK_HEAPS_MAX) return NULL;
   struct hak_heap *heap = hak_pool_meta_alloc(set->pool, sizeof *heap);
   if (heap == NULL) return NULL;
   heap->set = set;
@@ -153,9 +158,9 @@ static struct hak_heap *adopt_locked(struct hak_heap_set *set) {
 }
 
 bool hak_heap_attach(struct hak_heap_set *set, struct hak_cache *cache) {
-  pthread_mutex_lock(&set->lock);
+  hak_lock(&set->lock);
   struct hak_heap *heap = adopt_locked(set);
-  pthread_mutex_unlock(&set->lock);
+  hak_unlock(&set->lock);
   if (heap == NULL) return false;
   memcpy(cache->list, heap->list, sizeof cache->list);
   cache->heap = heap;
@@ -174,20 +179,20 @@ void hak_heap_detach(struct hak_cache *cache) {
   cache->owner_id = HAK_NO_OWNER;
 
   uint64_t now = set->pool->os->now_ms();
-  pthread_mutex_lock(&set->lock);
+  hak_lock(&set->lock);
   heap->orphaned_ms = now;
   hak_store_relaxed(&heap->orphan, 1);
   hak_add_relaxed(&set->n_threadless, 1);
   link_orphan_locked(set, heap);
   struct hak_heap *oldest = set->oldest_orphan;
   if (now - oldest->orphaned_ms >= set->pool->purge_delay_ms) dissolve_locked(set, oldest);
-  pthread_mutex_unlock(&set->lock);
+  hak_unlock(&set->lock);
 }
 
 void hak_heap_set_trim(struct hak_heap_set *set) {
-  pthread_mutex_lock(&set->lock);
+  hak_lock(&set->lock);
   while (set->oldest_orphan != NULL) dissolve_locked(set, set->oldest_orphan);
   collect_mail_locked(set);
   if (set->public_heap != NULL) hak_heap_release_empty(set->public_heap);
-  pthread_mutex_unlock(&set->lock);
+  hak_unlock(&set->lock);
 }

@@ -65,7 +65,9 @@ void hak_mail_drain(struct hak_heap *heap) {
     if (hak_load_relaxed(&remote->owner) == heap) {
       collect(heap, remote);
     } else {
-      (void)mail_push(remote);
+      uint32_t n_slabs = remote->n_slabs;
+      // Counted, so that somebody looks; not collected, since the caller may hold the set's lock.
+      if (hak_load_relaxed(&mail_push(remote)->orphan) != 0) hak_add_relaxed(&heap->set->n_mailed, n_slabs);
     }
   }
 }
@@ -83,8 +85,9 @@ void hak_remote_publish(uintptr_t base, uintptr_t head, uintptr_t tail, uint32_t
     // Release: the links. Acquire: pairs with collect's release, see there.
   } while (!__atomic_compare_exchange_n(&remote->word, &found, wanted, true, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED));
   if ((found & HAK_REMOTE_IN_MAIL) != 0) return;
+  uint32_t n_slabs = remote->n_slabs;  // once mailed, the slab is no longer ours to look at
   struct hak_heap *heap = mail_push(remote);
-  if (HAK_UNLIKELY(hak_load_relaxed(&heap->orphan) != 0)) hak_threadless_mailed(heap->set, remote->n_slabs);
+  if (HAK_UNLIKELY(hak_load_relaxed(&heap->orphan) != 0)) hak_threadless_mailed(heap->set, n_slabs);
 }
 
 // Outbox
@@ -114,6 +117,8 @@ void hak_outbox_add(struct hak_cache *cache, void *p, size_t kind, const char *f
   uintptr_t base = hak_kind_run_base(kind, block);
   if (HAK_UNLIKELY(cache->heap == NULL)) {
     // This thread has no end at which what it gathers would be flushed.
+    uint64_t word = hak_load_relaxed(&hak_slab_remote_at(base)->word);
+    if (HAK_UNLIKELY(HAK_REMOTE_HEAD(word) == block)) hak_fatal_misuse(function, p, HAK_MISUSE_DOUBLE_FREE);
     hak_remote_publish(base, block, block, 1);
     return;
   }

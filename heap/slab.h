@@ -35,6 +35,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/bits.h"
 #include "superslab/layout.h"
 #include "superslab/registry.h"
 
@@ -57,7 +58,7 @@ struct hak_class {
 
 // The offset of the first block, and the alignment of all blocks, of `block_bytes` in runs of `n_slabs` slabs.
 static inline uint32_t hak_class_alignment(uint32_t n_slabs, uint32_t block_bytes) {
-  uint32_t divisor = block_bytes & (~block_bytes + 1);
+  uint32_t divisor = (uint32_t)hak_lowest_bit(block_bytes);
   return n_slabs == 1 ? divisor : divisor / 2;
 }
 

@@ -4,6 +4,7 @@
 
 #include "base/atomic.h"
 #include "base/bits.h"
+#include "platform/lock.h"
 #include "platform/os.h"
 #include "platform/report.h"
 #include "superslab/layout.h"
@@ -57,8 +58,8 @@ void hak_huge_destroy(struct hak_huge_heap *heap) {
   pthread_mutex_destroy(&heap->lock);
 }
 
-void hak_huge_lock(struct hak_huge_heap *heap) { pthread_mutex_lock(&heap->lock); }
-void hak_huge_unlock(struct hak_huge_heap *heap) { pthread_mutex_unlock(&heap->lock); }
+void hak_huge_lock(struct hak_huge_heap *heap) { hak_lock(&heap->lock); }
+void hak_huge_unlock(struct hak_huge_heap *heap) { hak_unlock(&heap->lock); }
 
 // Descriptors
 

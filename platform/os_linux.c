@@ -40,8 +40,9 @@ static bool linux_purge(void *start, size_t bytes) {
   return done;
 }
 
-// The kernel unmaps the target before it looks whether it can move the source (which it cannot if, say, the program has
-// protected a part of it). This takes the range again; a range that is still mapped stays as it is.
+// Older kernels unmap the target before they look whether they can move the source. What is_split has not foreseen, a
+// lack of the kernel's own memory, say, ends here. This takes the range again; a range that is still mapped stays as it
+// is.
 static void restore_target(void *target, size_t bytes) {
   void *p = mmap(target, bytes, PROT_READ | PROT_WRITE,
                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
@@ -49,12 +50,26 @@ static void restore_target(void *target, size_t bytes) {
   if (p != MAP_FAILED && p != target) (void)munmap(p, bytes);
 }
 
+// Whether the kernel would refuse to move the range because it is not one mapping any more (the program has given a
+// part of it other properties). It looks for that first also when it is asked to grow the range in place, to half of
+// the address space.
+static bool is_split(void *start, size_t bytes) {
+  size_t half = (size_t)1 << 46;
+  if (mremap(start, bytes, half, 0) == MAP_FAILED) return errno == EFAULT;
+  (void)mremap(start, half, bytes, 0);
+  return false;
+}
+
 static void *linux_remap(void *start, size_t old_bytes, size_t new_bytes, void *target) {
   int saved_errno = errno;
+  void *p = MAP_FAILED;
   before_giving_back();
-  void *p = target == NULL ? mremap(start, old_bytes, new_bytes, 0)
-                           : mremap(start, old_bytes, new_bytes, MREMAP_MAYMOVE | MREMAP_FIXED, target);
-  if (p == MAP_FAILED && target != NULL) restore_target(target, new_bytes);
+  if (target == NULL) {
+    p = mremap(start, old_bytes, new_bytes, 0);
+  } else if (!is_split(start, old_bytes)) {
+    p = mremap(start, old_bytes, new_bytes, MREMAP_MAYMOVE | MREMAP_FIXED, target);
+    if (p == MAP_FAILED) restore_target(target, new_bytes);
+  }
   errno = saved_errno;
   after_mapping();
   return p == MAP_FAILED ? NULL : p;

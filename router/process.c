@@ -5,13 +5,18 @@
 #include <stdlib.h>
 
 #include "base/atomic.h"
+#include "platform/lock.h"
 #include "platform/os.h"
 
 HAK_HIDDEN __thread struct hak_cache hak_thread_cache HAK_TLS_INITIAL_EXEC = HAK_CACHE_INIT;
 HAK_HIDDEN __thread struct hak_ace_cache hak_thread_ace_cache HAK_TLS_INITIAL_EXEC;
 
-// How often the calling thread's end was announced, see thread_ends.
+// The calling thread's end was announced, see thread_ends.
 static __thread bool ended HAK_TLS_INITIAL_EXEC;
+
+// Slow calls of a thread per look at the clock, and milliseconds between two ticks of the process.
+#define TICK_CALLS 64
+#define TICK_MS 10
 
 static struct hak_process process;
 static bool process_ready;  // atomic
@@ -24,25 +29,29 @@ static const char *get_variable(const char *name) { return secure_getenv(name); 
 
 // All locks are taken before a fork, in the order of their ranks, so that the child finds every structure whole.
 static void before_fork(void) {
-  pthread_mutex_lock(&process.heaps.lock);
+  hak_lock(&process.heaps.lock);
   hak_ace_lock(&process.ace);
   hak_huge_lock(&process.huge);
   hak_pool_lock(&process.pool);
+  hak_lock_all_held = true;
 }
 
 static void after_fork(void) {
+  hak_lock_all_held = false;
   hak_pool_unlock(&process.pool);
   hak_huge_unlock(&process.huge);
   hak_ace_unlock(&process.ace);
-  pthread_mutex_unlock(&process.heaps.lock);
+  hak_unlock(&process.heaps.lock);
 }
 
 static void thread_ends(void *thread);
 
-static HAK_COLD void make_process(void) {
+// Returns whether it was this call that made it.
+static bool make_process(void) {
   static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-  pthread_mutex_lock(&lock);
-  if (!process_ready) {
+  hak_lock(&lock);
+  bool make = !process_ready;
+  if (make) {
     process.config = hak_config_read(get_variable);
     bool diet = process.config.tiny_mem_diet != 0;
     hak_pool_init(&process.pool, hak_os_linux());
@@ -51,21 +60,39 @@ static HAK_COLD void make_process(void) {
     hak_ace_init(&process.ace, &process.pool, diet);
     hak_huge_init(&process.huge, &process.pool, diet);
     exit_key_made = pthread_key_create(&exit_key, thread_ends) == 0;
-    // Release: pairs with hak_process, publishes all of the above.
+    // Release: pairs with hak_process_get, publishes all of the above.
     hak_store_release(&process_ready, true);
   }
-  pthread_mutex_unlock(&lock);
+  hak_unlock(&lock);
+  return make;
+}
+
+// With the first malloc, before any library can have registered fork handlers that allocate: handlers that prepare run
+// in the opposite order of their registration, so ours takes the locks last, and the others in the same order, so ours
+// gives them back first. Registering may itself allocate, which works by now.
+static HAK_COLD void begin_process(void) {
+  if (make_process()) (void)pthread_atfork(before_fork, after_fork, after_fork);
 }
 
 struct hak_process *hak_process_get(void) {
-  if (HAK_UNLIKELY(!hak_load_acquire(&process_ready))) make_process();
+  if (HAK_UNLIKELY(!hak_load_acquire(&process_ready))) begin_process();
   return &process;
 }
 
-// Registering a fork handler may allocate, so it waits until the program is up; whoever forks before has no threads.
-__attribute__((constructor)) static void register_fork_handlers(void) {
-  (void)hak_process_get();
-  (void)pthread_atfork(before_fork, after_fork, after_fork);
+// For programs that fork, or start threads, before they allocate.
+__attribute__((constructor)) static void begin_at_load(void) { (void)hak_process_get(); }
+
+// What stays unused goes back also where its own tier is not asked any more.
+void hak_process_tick(void) {
+  static __thread unsigned n_calls HAK_TLS_INITIAL_EXEC;
+  static uint64_t last_ms;  // atomic
+  if (HAK_LIKELY(++n_calls % TICK_CALLS != 0)) return;
+  uint64_t now = process.pool.os->now_ms();
+  uint64_t last = hak_load_relaxed(&last_ms);
+  if (now - last < TICK_MS || !hak_cas_relaxed(&last_ms, &last, now)) return;
+  hak_pool_tick(&process.pool);
+  hak_ace_tick(&process.ace, hak_thread_cache.heap == NULL ? NULL : &hak_thread_ace_cache);
+  hak_huge_tick(&process.huge);
 }
 
 // Threads

@@ -32,6 +32,10 @@ extern __thread struct hak_ace_cache hak_thread_ace_cache HAK_TLS_INITIAL_EXEC H
 // The process's state, made by whoever comes first. Never NULL. Any thread. Cost once made: two instructions.
 struct hak_process *hak_process_get(void);
 
+// Called by every slow path: now and then returns what has stayed unused for the decay time, of all tiers. The
+// process's state exists.
+void hak_process_tick(void);
+
 // Gives the calling thread a heap, and has it taken away again when the thread ends. True if it has one then; false
 // when memory has run out, or when the thread has ended already, so that nobody would take the heap away.
 bool hak_thread_attach(void);

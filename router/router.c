@@ -85,7 +85,9 @@ static void *malloc_tiers(struct hak_process *process, size_t size, size_t align
 
 static void *malloc_any(size_t size, size_t alignment, bool *zeroed) {
   struct hak_process *process = hak_process_get();
-  if (HAK_LIKELY(size <= PTRDIFF_MAX)) {
+  hak_process_tick();
+  // What exceeds the address space is not worth a trim.
+  if (HAK_LIKELY(((size | alignment) >> HAK_ADDRESS_BITS) == 0)) {
     void *p = malloc_tiers(process, size, alignment, zeroed);
     if (HAK_LIKELY(p != NULL)) return p;
     // What one tier keeps for later may be what another one lacks now.
@@ -141,6 +143,9 @@ static size_t usable_bytes(const void *p, uint32_t entry, const char *function) 
 
 // Free
 
+#define FREES_WITHOUT_HEAP 64
+static __thread unsigned n_frees_without_heap HAK_TLS_INITIAL_EXEC;
+
 static HAK_NOINLINE void free_as(void *p, const char *function) {
   if (p == NULL) return;
   struct hak_process *process = hak_process_get();
@@ -149,12 +154,15 @@ static HAK_NOINLINE void free_as(void *p, const char *function) {
     return;
   }
   size_t kind = hak_entry_kind(entry_of_block(p, function));
+  hak_process_tick();
+  // A thread that never allocates does without a heap at first: libc frees a few blocks of its own in such threads
+  // after the last moment at which a heap could be taken away.
+  if (hak_thread_cache.heap == NULL && ++n_frees_without_heap >= FREES_WITHOUT_HEAP) (void)hak_thread_attach();
   if (kind == HAK_KIND_ACE) {
-    hak_ace_free(&process->ace, ace_cache(), p);
+    hak_ace_free(&process->ace, hak_thread_cache.heap == NULL ? NULL : &hak_thread_ace_cache, p);
   } else if (kind == HAK_KIND_HUGE) {
     hak_huge_free(&process->huge, p);
   } else {
-    if (HAK_UNLIKELY(hak_thread_cache.heap == NULL)) (void)hak_thread_attach();
     hak_heap_free(&hak_thread_cache, p, function);
   }
 }
@@ -199,9 +207,14 @@ HAK_EXPORT void *hak_calloc(size_t n, size_t size) {
 
 // Moves the content of block `p` of `old_bytes` into a block for `size` bytes.
 static void *move(void *p, size_t old_bytes, size_t size) {
+  int saved_errno = errno;
   void *moved = hak_router_malloc(size);
-  // A block that cannot become smaller is large enough.
-  if (moved == NULL) return size <= old_bytes ? p : NULL;
+  if (moved == NULL) {
+    // A block that cannot become smaller is large enough.
+    if (size > old_bytes) return NULL;
+    errno = saved_errno;
+    return p;
+  }
   memcpy(moved, p, hak_min(old_bytes, size));
   free_for(p, "realloc");
   return moved;

@@ -550,7 +550,52 @@ TEST(RouterThreads, DestructorsThatRunAfterTheAllocatorsOwnAllocateAndFreeAndStr
   pthread_key_delete(late_key);
 }
 
+// libc frees blocks of its own in threads that never allocated, when nobody would take a heap away any more.
+TEST(RouterThreads, AThreadThatFreesLittleNeedsNoHeap) {
+  hak_free(hak_malloc(100));
+  const hak_heap_set &heaps = hak_process_get()->heaps;
+  uint32_t n_heaps = heaps.n_heaps, n_threadless = hak_load_relaxed(&heaps.n_threadless);
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 30; ++i) {
+    threads.emplace_back([block = hak_malloc(100), extent = hak_malloc(100000)] {
+      hak_free(block);
+      hak_free(extent);
+    });
+  }
+  for (auto &thread : threads) thread.join();
+  EXPECT_EQ(heaps.n_heaps, n_heaps);
+  EXPECT_EQ(hak_load_relaxed(&heaps.n_threadless), n_threadless);
+}
+
 // Fork
+
+// Registered before the allocator's own handlers, so that these run while it holds its locks.
+bool fork_handlers_allocate;
+void AllocateInForkHandler() {
+  if (!fork_handlers_allocate) return;
+  std::vector<void *> blocks;
+  for (size_t size : {100, 5000, 30000, 200000, 3000000}) {
+    for (int i = 0; i < 100; ++i) blocks.push_back(hak_malloc(size));
+  }
+  for (void *block : blocks) hak_free(block);
+}
+__attribute__((constructor(101))) void RegisterForkHandlers() {
+  pthread_atfork(AllocateInForkHandler, AllocateInForkHandler, AllocateInForkHandler);
+}
+
+TEST(RouterFork, HandlersOfOtherLibrariesMayAllocate) {
+  fork_handlers_allocate = true;
+  pid_t child = fork();
+  fork_handlers_allocate = false;
+  if (child == 0) {
+    hak_free(hak_malloc(5000));
+    _exit(0);
+  }
+  int status = -1;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+  hak_free(hak_malloc(5000));
+}
 
 TEST(RouterFork, AChildAllocatesWhileThreadsOfItsParentWereAllocating) {
   std::atomic<bool> stop{false};

@@ -3,9 +3,13 @@
 #include "base/atomic.h"
 #include "base/bits.h"
 #include "base/compiler.h"
+#include "platform/lock.h"
 #include "platform/report.h"
 #include "superslab/registry.h"
 #include "superslab/superslab.h"
+
+// SuperSlabs that one tick gives back at most, about a quarter of a millisecond each: others wait for the lock.
+#define RETURNS_PER_TICK 4
 
 #define META_CHUNK_BYTES ((size_t)64 * 1024)
 
@@ -14,8 +18,8 @@ void hak_pool_init(struct hak_pool *pool, const struct hak_os *os) {
   pthread_mutex_init(&pool->lock, NULL);
 }
 
-void hak_pool_lock(struct hak_pool *pool) { pthread_mutex_lock(&pool->lock); }
-void hak_pool_unlock(struct hak_pool *pool) { pthread_mutex_unlock(&pool->lock); }
+void hak_pool_lock(struct hak_pool *pool) { hak_lock(&pool->lock); }
+void hak_pool_unlock(struct hak_pool *pool) { hak_unlock(&pool->lock); }
 
 // Lists
 
@@ -150,7 +154,8 @@ static size_t return_locked(struct hak_pool *pool, struct hak_superslab *supersl
 
 static void tick_locked(struct hak_pool *pool, uint64_t now) {
   struct hak_superslab *superslab;
-  while ((superslab = pool->dirty_first) != NULL && superslab->freed_ms <= now &&
+  int left = RETURNS_PER_TICK;
+  while (left-- != 0 && (superslab = pool->dirty_first) != NULL && superslab->freed_ms <= now &&
          now - superslab->freed_ms >= pool->purge_delay_ms) {
     (void)return_locked(pool, superslab, now);
   }
@@ -182,7 +187,12 @@ static uintptr_t take_locked(struct hak_pool *pool, struct hak_superslab *supers
   unlink_by_free(pool, superslab);
   superslab->free_map &= ~mask;
   link_by_free(pool, superslab);
-  if ((superslab->dirty_map & mask) != 0) set_dirty_map(pool, superslab, superslab->dirty_map & ~mask);
+  uint32_t dirty = superslab->dirty_map & ~mask;
+  if (dirty != 0) {
+    superslab->dirty_map = dirty;  // keeps its place in the list: what is left is no younger
+  } else {
+    set_dirty_map(pool, superslab, 0);
+  }
   hak_add_relaxed(&pool->n_slabs_used, n_slabs);
   return superslab->base + first * HAK_SLAB_BYTES;
 }

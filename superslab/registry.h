@@ -94,7 +94,7 @@ static inline uint32_t hak_entry_owner(uint32_t entry) { return entry >> 8; }
 
 // Makes sure that the region of `address` exists. False when memory for it has run out, or above HAK_ADDRESS_BITS. The
 // caller holds the lock of the only pool that maps there; a second pool may race for the same region, and the loser's
-// is unmapped. Cost: one system call per 4 GiB of address space in use.
+// is unmapped. Cost: two system calls per 4 GiB of address space in use.
 bool hak_registry_cover(const struct hak_os *os, uintptr_t address);
 
 // Sets the entries of the `n_slabs` slabs from `base` on. The region exists.

@@ -30,8 +30,9 @@ extern "C" {
 #define HAK_TINY_SIZE_MAX ((size_t)1024)
 
 // Returns a block of at least `size` bytes, 0 to HAK_TINY_SIZE_MAX, aligned to 16; 0 counts as 1. NULL when memory has
-// run out (errno is the router's business). Only the thread that owns the cache may call. Cost: 11 instructions
-// when the class's list has a block; else a refill, which takes a lock or maps memory only once it needs a new slab.
+// run out (errno is the router's business). Only the thread that owns the cache may call. Cost: about a dozen
+// instructions when the class's list has a block; else a refill, which takes a lock or maps memory only once it needs a
+// new slab.
 void *hak_tiny_malloc(struct hak_cache *cache, size_t size);
 
 // The same, aligned to `alignment`, a power of two from 16 to HAK_TINY_SIZE_MAX.
