@@ -4,22 +4,43 @@
 #include <dlfcn.h>
 #include <stdint.h>
 
-// glibc's own entry points, exported beside the replaceable ones. Weak: another libc has none.
-extern void *__libc_memalign(size_t alignment, size_t size) __attribute__((weak));
-extern void *__libc_realloc(void *p, size_t size) __attribute__((weak));
-extern void __libc_free(void *p) __attribute__((weak));
+#include "base/atomic.h"
+
+// glibc's own entry points, which it exports beside the replaceable ones. They are looked up behind this library,
+// since //preload exports the same names, and once, since a search may allocate. All atomic; relaxed but for the first,
+// behind which the others are published: without a block of libc's nobody needs them.
+static void *(*libc_memalign)(size_t alignment, size_t size);
+static void *(*libc_realloc)(void *p, size_t size);
+static void (*libc_free)(void *p);
+static size_t (*libc_usable_size)(void *p);
+
+static uintptr_t find(const char *name) { return (uintptr_t)dlsym(RTLD_NEXT, name); }
+
+void hak_fallback_find(void) {
+  hak_store_relaxed(&libc_realloc, (void *(*)(void *, size_t))find("__libc_realloc"));
+  hak_store_relaxed(&libc_free, (void (*)(void *))find("__libc_free"));
+  hak_store_relaxed(&libc_usable_size, (size_t(*)(void *))find("malloc_usable_size"));
+  // Last: what it returns goes to the others.
+  hak_store_release(&libc_memalign, (void *(*)(size_t, size_t))find("__libc_memalign"));
+}
 
 void *hak_fallback_malloc(size_t size, size_t alignment) {
-  return __libc_memalign == NULL ? NULL : __libc_memalign(alignment, size);
+  // Acquire: pairs with hak_fallback_find.
+  void *(*memalign)(size_t, size_t) = hak_load_acquire(&libc_memalign);
+  return memalign == NULL ? NULL : memalign(alignment, size);
 }
 
 void hak_fallback_free(void *p) {
-  if (__libc_free != NULL) __libc_free(p);
+  void (*free_block)(void *) = hak_load_relaxed(&libc_free);
+  if (free_block != NULL) free_block(p);
 }
 
-void *hak_fallback_realloc(void *p, size_t size) { return __libc_realloc == NULL ? NULL : __libc_realloc(p, size); }
+void *hak_fallback_realloc(void *p, size_t size) {
+  void *(*resize)(void *, size_t) = hak_load_relaxed(&libc_realloc);
+  return resize == NULL ? NULL : resize(p, size);
+}
 
 size_t hak_fallback_usable_size(const void *p) {
-  size_t (*usable_size)(void *) = (size_t(*)(void *))(uintptr_t)dlsym(RTLD_NEXT, "malloc_usable_size");
+  size_t (*usable_size)(void *) = hak_load_relaxed(&libc_usable_size);
   return usable_size == NULL ? 0 : usable_size((void *)(uintptr_t)p);
 }

@@ -10,6 +10,10 @@
 extern "C" {
 #endif
 
+// Looks libc's functions up. Until then there is no fallback, nor in a fully static program, where no other malloc is.
+// Called once, with no lock held, when the program is up: the search may allocate.
+void hak_fallback_find(void);
+
 // All as their namesakes in libc; `alignment` is a power of two. NULL also where libc offers no way past the
 // replacement.
 void *hak_fallback_malloc(size_t size, size_t alignment);

@@ -7,6 +7,7 @@
 #include "base/atomic.h"
 #include "platform/lock.h"
 #include "platform/os.h"
+#include "router/fallback.h"
 
 HAK_HIDDEN __thread struct hak_cache hak_thread_cache HAK_TLS_INITIAL_EXEC = HAK_CACHE_INIT;
 HAK_HIDDEN __thread struct hak_ace_cache hak_thread_ace_cache HAK_TLS_INITIAL_EXEC;
@@ -79,8 +80,12 @@ struct hak_process *hak_process_get(void) {
   return &process;
 }
 
-// For programs that fork, or start threads, before they allocate.
-__attribute__((constructor)) static void begin_at_load(void) { (void)hak_process_get(); }
+// For programs that fork, or start threads, before they allocate; and what may allocate waits until the program is up:
+// looking for libc's malloc.
+__attribute__((constructor)) static void program_is_up(void) {
+  (void)hak_process_get();
+  if (process.config.allow_malloc_fallback) hak_fallback_find();
+}
 
 // What stays unused goes back also where its own tier is not asked any more.
 void hak_process_tick(void) {
