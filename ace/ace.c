@@ -305,6 +305,15 @@ size_t hak_ace_trim(struct hak_ace *ace, size_t keep_bytes) {
   return returned;
 }
 
+struct hak_ace_stats hak_ace_stats_locked(const struct hak_ace *ace) {
+  struct hak_ace_stats stats = {.superslab_bytes = 0};
+  for (size_t i = 0; i < HAK_ACE_ARENAS; ++i) {
+    stats.superslab_bytes += hak_load_relaxed(&ace->arenas[i].n_superslabs) * HAK_SUPERSLAB_BYTES;
+    stats.free_bytes += hak_ace_arena_free_bytes_locked(&ace->arenas[i]);
+  }
+  return stats;
+}
+
 void hak_ace_lock(struct hak_ace *ace) {
   for (size_t i = 0; i < HAK_ACE_ARENAS; ++i) hak_lock(&ace->arenas[i].lock);
 }

@@ -121,6 +121,15 @@ void hak_ace_tick(struct hak_ace *ace, struct hak_ace_cache *cache);
 // The number of bytes that went to the operating system, as far as known (pages never touched may count).
 size_t hak_ace_trim(struct hak_ace *ace, size_t keep_bytes);
 
+struct hak_ace_stats {
+  size_t superslab_bytes;  // address space of the tier's SuperSlabs
+  size_t free_bytes;       // of these, in pages that neither a block nor a cached extent takes
+};
+
+// What the tier holds. Free runs too short for any block are not counted as free where a SuperSlab has no others.
+// Called with hak_ace_lock. Cost: a walk over the SuperSlabs that have room.
+struct hak_ace_stats hak_ace_stats_locked(const struct hak_ace *ace);
+
 // For fork: all locks of the tier are taken before, and given back on both sides after; the pool's lock is taken later
 // and given back earlier.
 void hak_ace_lock(struct hak_ace *ace);

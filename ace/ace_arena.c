@@ -234,3 +234,12 @@ size_t hak_ace_arena_trim(struct hak_ace *ace, struct hak_ace_arena *arena, size
   unlock_arena(arena);
   return returned;
 }
+
+size_t hak_ace_arena_free_bytes_locked(const struct hak_ace_arena *arena) {
+  size_t n_pages = 0;
+  for (uint64_t rest = arena->with_run; rest != 0; rest &= rest - 1) {
+    const struct hak_ace_superslab *superslab = arena->by_run[__builtin_ctzl(rest)];
+    for (; superslab != NULL; superslab = superslab->next) n_pages += superslab->n_free;
+  }
+  return n_pages << HAK_ACE_PAGE_SHIFT;
+}

@@ -31,4 +31,7 @@ void hak_ace_arena_tick(struct hak_ace *ace, struct hak_ace_arena *arena, uint64
 // Returns the free pages to the operating system, but for what *keep_bytes (which is counted down) lets be kept.
 size_t hak_ace_arena_trim(struct hak_ace *ace, struct hak_ace_arena *arena, size_t *keep_bytes);
 
+// The bytes of free pages in SuperSlabs that have room for another extent. Called with the arena's lock.
+size_t hak_ace_arena_free_bytes_locked(const struct hak_ace_arena *arena);
+
 #endif  // HAKMEM_ACE_ACE_ARENA_H_

@@ -279,6 +279,38 @@ TEST_F(AceTest, AFreedHoleIsUsedBeforeNewMemory) {
   for (char *p : blocks) ArenaFree(p);
 }
 
+TEST_F(AceTest, StatisticsTellFreePagesFromThoseOfBlocksAndCaches) {
+  auto stats = [this] {
+    hak_ace_lock(&ace_);
+    hak_ace_stats result = hak_ace_stats_locked(&ace_);
+    hak_ace_unlock(&ace_);
+    return result;
+  };
+  EXPECT_EQ(stats().superslab_bytes, 0u);
+  EXPECT_EQ(stats().free_bytes, 0u);
+  char *p = ArenaMalloc(36 * kKiB);
+  EXPECT_EQ(stats().superslab_bytes, 2 * kMiB);
+  EXPECT_EQ(stats().free_bytes, 2 * kMiB - 36 * kKiB);
+  char *whole = ArenaMalloc(2 * kMiB);
+  EXPECT_EQ(stats().superslab_bytes, 4 * kMiB);
+  EXPECT_EQ(stats().free_bytes, 2 * kMiB - 36 * kKiB);
+  Free(p);  // into the cache
+  EXPECT_EQ(stats().free_bytes, 2 * kMiB - 36 * kKiB);
+  hak_ace_cache_flush(&ace_, cache_.get());
+  EXPECT_EQ(stats().free_bytes, 2 * kMiB);
+  ArenaFree(whole);
+
+  // Several free runs in one SuperSlab.
+  hak_ace_trim(&ace_, 0);
+  char *blocks[5];
+  for (char *&block : blocks) block = ArenaMalloc(100 * kKiB);
+  ArenaFree(blocks[1]);
+  ArenaFree(blocks[3]);
+  EXPECT_EQ(stats().superslab_bytes, 2 * kMiB);
+  EXPECT_EQ(stats().free_bytes, 2 * kMiB - 3 * hak_ace_usable_size(blocks[0]));
+  for (size_t i : {0, 2, 4}) ArenaFree(blocks[i]);
+}
+
 TEST_F(AceTest, EmptySuperslabsGoBackToThePoolButForOne) {
   std::vector<char *> blocks;
   for (int i = 0; i < 40; ++i) blocks.push_back(ArenaMalloc(kMiB));

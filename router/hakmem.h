@@ -48,6 +48,24 @@ size_t hak_usable_size(const void *p);
 // 0 if not. Cost: system calls in proportion to what is returned.
 int hak_trim(size_t pad);
 
+// What the allocator holds of the process's address space. Each number counts what is mapped, whether or not pages were
+// touched, and none what the registry and descriptors take. Always ace_free_bytes <= ace_bytes <= slab_bytes <=
+// superslab_bytes.
+struct hak_stats {
+  size_t superslab_bytes;    // SuperSlabs of Tiny, Mid and ACE: 2 MiB for each that is mapped
+  size_t slab_bytes;         // of these, in slabs that a tier or a thread holds: its blocks, in use or free
+  size_t ace_bytes;          // of these, in ACE's SuperSlabs
+  size_t ace_free_bytes;     // of these, in pages that neither a block nor a thread's cache takes
+  size_t n_huge;             // Huge's blocks in use
+  size_t huge_bytes;         // mapped for them
+  size_t huge_cached_bytes;  // mappings of freed Huge blocks that are kept for the next request
+};
+
+// Fills in *stats. Blocks are not counted one by one, since malloc and free would pay for it: what slab_bytes and
+// ace_bytes say of live blocks is an upper bound. Does not allocate. Cost: the locks of ACE, Huge and the pool, and a
+// walk over the SuperSlabs of ACE that have room.
+void hak_stats_read(struct hak_stats *stats);
+
 // The name of the tier that owns the memory at `p` ("tiny", "mid", "ace", "huge"), or NULL if hakmem does not own it.
 // Never touches the memory at `p`, so any address may be asked for. Benchmarks use it to prove what they measure.
 const char *hak_owner(const void *p);
