@@ -19,6 +19,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 
+#include "base/bits.h"
 #include "base/compiler.h"
 #include "platform/report.h"
 #include "router/hakmem.h"
@@ -100,10 +101,15 @@ static void *retry_with_handler(size_t size, size_t alignment) {
   return NULL;
 }
 
+// libstdc++ rounds the size up to the alignment without a look at overflow, and would serve SIZE_MAX with a block of 0
+// bytes. No size from here on can be served, so that it is all the same to ask for this one.
+static size_t size_for_runtime(size_t size) { return hak_min(size, (size_t)1 << 62); }
+
 HAK_COLD static void *new_slow(size_t size, size_t alignment) {
   void *runtime = runtime_definition(alignment == 0 ? "_Znwm" : "_ZnwmSt11align_val_t");
   if (runtime != NULL) {
-    return alignment == 0 ? ((new_function)runtime)(size) : ((new_aligned_function)runtime)(size, alignment);
+    return alignment == 0 ? ((new_function)runtime)(size)
+                          : ((new_aligned_function)runtime)(size_for_runtime(size), alignment);
   }
   void *p = retry_with_handler(size, alignment);
   if (p != NULL) return p;
@@ -124,7 +130,7 @@ HAK_COLD static void *new_nothrow_slow(const char *mangled, size_t size, const s
 HAK_COLD static void *new_aligned_nothrow_slow(const char *mangled, size_t size, size_t alignment,
                                                const struct nothrow *tag, new_aligned_function replaced) {
   void *runtime = runtime_definition(mangled);
-  if (runtime != NULL) return ((new_aligned_nothrow_function)runtime)(size, alignment, tag);
+  if (runtime != NULL) return ((new_aligned_nothrow_function)runtime)(size_for_runtime(size), alignment, tag);
   return replaced != NULL ? replaced(size, alignment) : retry_with_handler(size, alignment);
 }
 

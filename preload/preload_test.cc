@@ -23,6 +23,7 @@ using hak_test::Owner;
 
 constexpr size_t kKiB = 1024;
 constexpr size_t kMiB = 1024 * kKiB;
+constexpr size_t kGiB = 1024 * kMiB;
 constexpr size_t kPtrdiffMax = PTRDIFF_MAX;
 
 // On both sides of every tier border, and inside the tiers.
@@ -520,6 +521,20 @@ TEST(New, ThrowsBadAllocWhenMemoryHasRunOut) {
   EXPECT_THROW(Opaque(::operator new[](kTooLarge, kAlignment)), std::bad_alloc);
   std::vector<char> bytes;
   EXPECT_THROW(bytes.reserve(kTooLarge); Opaque(&bytes), std::bad_alloc);
+}
+
+TEST(New, RefusesSizesAtAndAbovePtrdiffMax) {
+  std::set_new_handler(nullptr);
+  for (size_t size : {kPtrdiffMax - 1, kPtrdiffMax, kPtrdiffMax + 1, SIZE_MAX - 4096, SIZE_MAX}) {
+    EXPECT_THROW(Opaque(::operator new(size)), std::bad_alloc) << size;
+    EXPECT_EQ(Opaque(::operator new(size, std::nothrow)), nullptr) << size;
+    for (size_t alignment : {size_t{64}, 4 * kKiB, kGiB, size_t{1} << 63}) {
+      EXPECT_THROW(Opaque(::operator new (size, std::align_val_t{alignment})), std::bad_alloc) << size;
+      EXPECT_THROW(Opaque(::operator new[](size, std::align_val_t{alignment})), std::bad_alloc) << size;
+      EXPECT_EQ(Opaque(::operator new (size, std::align_val_t{alignment}, std::nothrow)), nullptr) << size;
+      EXPECT_EQ(Opaque(::operator new[](size, std::align_val_t{alignment}, std::nothrow)), nullptr) << size;
+    }
+  }
 }
 
 TEST(New, NothrowFormsReturnNullWhenMemoryHasRunOut) {
