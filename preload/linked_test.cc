@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <malloc.h>
 
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -13,6 +14,15 @@
 
 #include "preload/test_process.h"
 #include "router/hakmem.h"
+
+// Not in the headers of every glibc.
+extern "C" {
+void free_sized(void *p, size_t size);
+void free_aligned_sized(void *p, size_t alignment, size_t size);
+void *__libc_malloc(size_t size);
+void *__libc_memalign(size_t alignment, size_t size);
+void __libc_free(void *p);
+}
 
 namespace {
 
@@ -35,6 +45,28 @@ TEST(Linked, TheFamilyIsHakmems) {
   }
   EXPECT_EQ(Owner(&out), "");
   malloc_trim(0);
+}
+
+TEST(Linked, TheRestOfTheFamilyIsHakmems) {
+  void *p = Opaque(__libc_malloc(100));
+  EXPECT_EQ(Owner(p), "tiny");
+  free_sized(p, 100);
+  p = Opaque(__libc_memalign(256, 5000));
+  EXPECT_EQ(Owner(p), "mid");
+  free_aligned_sized(p, 256, 5000);
+  p = Opaque(malloc(3 << 20));
+  EXPECT_EQ(mallinfo2().hblkhd, size_t{3} << 20);
+  __libc_free(p);
+  EXPECT_EQ(mallinfo2().hblkhd, 0u);
+  EXPECT_EQ(mallopt(M_MMAP_MAX, 0), 0);
+
+  char *text = nullptr;
+  size_t length = 0;
+  FILE *stream = open_memstream(&text, &length);
+  EXPECT_EQ(malloc_info(0, stream), 0);
+  fclose(stream);
+  EXPECT_EQ(std::string(text).rfind("<malloc version=\"hakmem-1\">", 0), 0u);
+  free(text);
 }
 
 TEST(Linked, OperatorNewIsHakmems) {

@@ -14,6 +14,18 @@
 #include "router/hakmem.h"
 #include "router/router_inline.h"
 
+// Not in the headers of every glibc: of C23, and what glibc exports beside its manual.
+void free_sized(void *p, size_t size);
+void free_aligned_sized(void *p, size_t alignment, size_t size);
+void cfree(void *p);
+void *__libc_malloc(size_t size);
+void __libc_free(void *p);
+void *__libc_calloc(size_t n, size_t size);
+void *__libc_realloc(void *p, size_t size);
+void *__libc_memalign(size_t alignment, size_t size);
+void *__libc_valloc(size_t size);
+void *__libc_pvalloc(size_t size);
+
 HAK_EXPORT void *malloc(size_t size) { return hak_router_malloc(size); }
 
 HAK_EXPORT void free(void *p) { hak_router_free(p); }
@@ -55,3 +67,46 @@ HAK_EXPORT void *pvalloc(size_t size) {
 HAK_EXPORT size_t malloc_usable_size(void *p) { return hak_usable_size(p); }
 
 HAK_EXPORT int malloc_trim(size_t pad) { return hak_trim(pad); }
+
+// Size and alignment are promises of the program. The address alone says what the block is.
+HAK_EXPORT void free_sized(void *p, size_t size) {
+  (void)size;
+  hak_router_free(p);
+}
+
+HAK_EXPORT void free_aligned_sized(void *p, size_t alignment, size_t size) {
+  (void)alignment;
+  (void)size;
+  hak_router_free(p);
+}
+
+HAK_EXPORT void cfree(void *p) { hak_router_free(p); }
+
+// None of glibc's knobs exists here, so that a parameter is accepted only if it asks for what is so anyway.
+HAK_EXPORT int mallopt(int parameter, int value) {
+  enum { PRINT_AND_ABORT = 3 };
+  switch (parameter) {
+    case M_CHECK_ACTION:
+      return (value & PRINT_AND_ABORT) == PRINT_AND_ABORT;
+    case M_PERTURB:
+      return value == 0;
+    default:
+      return 0;
+  }
+}
+
+// glibc's second names of the same functions. Programs that wrap malloc call them to get past their own wrapper; if
+// these led to glibc, its blocks would end in our free.
+HAK_EXPORT void *__libc_malloc(size_t size) { return hak_router_malloc(size); }
+
+HAK_EXPORT void __libc_free(void *p) { hak_router_free(p); }
+
+HAK_EXPORT void *__libc_calloc(size_t n, size_t size) { return hak_calloc(n, size); }
+
+HAK_EXPORT void *__libc_realloc(void *p, size_t size) { return hak_realloc(p, size); }
+
+HAK_EXPORT void *__libc_memalign(size_t alignment, size_t size) { return memalign(alignment, size); }
+
+HAK_EXPORT void *__libc_valloc(size_t size) { return valloc(size); }
+
+HAK_EXPORT void *__libc_pvalloc(size_t size) { return pvalloc(size); }

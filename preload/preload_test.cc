@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -81,10 +82,21 @@ TEST(Preload, EveryReplacedFunctionIsTheLibrarys) {
                            "pvalloc",
                            "malloc_usable_size",
                            "malloc_trim",
+                           "free_sized",
+                           "free_aligned_sized",
+                           "cfree",
                            "mallinfo",
                            "mallinfo2",
+                           "mallopt",
                            "malloc_stats",
                            "malloc_info",
+                           "__libc_malloc",
+                           "__libc_free",
+                           "__libc_calloc",
+                           "__libc_realloc",
+                           "__libc_memalign",
+                           "__libc_valloc",
+                           "__libc_pvalloc",
                            "_Znwm",
                            "_Znam",
                            "_ZnwmRKSt9nothrow_t",
@@ -393,6 +405,103 @@ TEST(Free, KeepsErrno) {
       ASSERT_EQ(errno, 77) << size;
     }
   }
+}
+
+// All bytes in SuperSlabs and Huge mappings that the program has not given back.
+size_t InUse() {
+  struct mallinfo2 info = mallinfo2();
+  return info.uordblks + info.hblkhd;
+}
+
+// A function that the headers may not declare, or that glibc keeps for old programs only.
+template <typename F>
+F *Function(const char *name) {
+  void *function = dlsym(RTLD_DEFAULT, name);
+  if (function == nullptr) abort();
+  return reinterpret_cast<F *>(function);
+}
+
+// 64 MiB of blocks of every size pass through `give_back`, and nothing is left.
+template <typename F>
+void ExpectFrees(F give_back) {
+  give_back(nullptr, 0);
+  for (size_t size : kSizes) {
+    const size_t before = InUse();
+    for (size_t bytes = 0; bytes < 64 * kMiB; bytes += std::max(size, 4 * kKiB)) {
+      void *p = Opaque(malloc(size));
+      errno = 77;
+      give_back(p, size);
+      ASSERT_EQ(errno, 77) << size;
+    }
+    EXPECT_LE(InUse(), before + 4 * kMiB) << size;
+  }
+}
+
+TEST(Free, SizedFreesEveryBlockAndKeepsErrno) {
+  auto *free_sized = Function<void(void *, size_t)>("free_sized");
+  ExpectFrees([=](void *p, size_t size) { free_sized(p, size); });
+}
+
+TEST(Free, AlignedSizedFreesEveryBlockAndKeepsErrno) {
+  auto *free_aligned_sized = Function<void(void *, size_t, size_t)>("free_aligned_sized");
+  ExpectFrees([=](void *p, size_t size) { free_aligned_sized(p, 16, size); });
+  for (size_t alignment = 1; alignment <= kGiB; alignment *= 2) {
+    for (size_t size : kTierSizes) free_aligned_sized(Opaque(aligned_alloc(alignment, size)), alignment, size);
+  }
+}
+
+TEST(Free, CfreeIsFree) {
+  auto *cfree = Function<void(void *)>("cfree");
+  ExpectFrees([=](void *p, size_t) { cfree(p); });
+}
+
+TEST(Glibc, ItsSecondNamesOfTheFamilyServeFromHakmem) {
+  auto *libc_malloc = Function<void *(size_t)>("__libc_malloc");
+  auto *libc_calloc = Function<void *(size_t, size_t)>("__libc_calloc");
+  auto *libc_realloc = Function<void *(void *, size_t)>("__libc_realloc");
+  auto *libc_memalign = Function<void *(size_t, size_t)>("__libc_memalign");
+  auto *libc_valloc = Function<void *(size_t)>("__libc_valloc");
+  auto *libc_pvalloc = Function<void *(size_t)>("__libc_pvalloc");
+  auto *libc_free = Function<void(void *)>("__libc_free");
+  const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  for (size_t size : kSizes) {
+    void *zeroed = libc_calloc(1, size);
+    EXPECT_EQ(*static_cast<char *>(zeroed), 0);
+    void *resized = libc_malloc(size);
+    Fill(resized, size, 2);
+    resized = libc_realloc(resized, size + 5000);
+    EXPECT_TRUE(Holds(resized, size, 2));
+    void *aligned = libc_memalign(1024, size);
+    EXPECT_TRUE(IsAligned(aligned, 1024));
+    void *on_page = libc_valloc(size);
+    EXPECT_TRUE(IsAligned(on_page, page));
+    void *pages = libc_pvalloc(size);
+    EXPECT_TRUE(IsAligned(pages, page));
+    EXPECT_GE(malloc_usable_size(pages), (size + page - 1) / page * page);
+    for (void *p : {libc_malloc(size), zeroed, resized, aligned, on_page, pages}) {
+      EXPECT_NE(Owner(p), "") << size;
+      libc_free(p);
+    }
+  }
+  ExpectFrees([=](void *p, size_t) { libc_free(p); });
+  errno = 0;
+  EXPECT_EQ(libc_malloc(kPtrdiffMax + 1), nullptr);
+  EXPECT_EQ(errno, ENOMEM);
+}
+
+TEST(Mallopt, AcceptsWhatIsSoAnywayAndRefusesTheRest) {
+  errno = 77;
+  EXPECT_EQ(mallopt(M_CHECK_ACTION, 3), 1);
+  EXPECT_EQ(mallopt(M_CHECK_ACTION, 7), 1);
+  for (int value : {0, 1, 2, 5}) EXPECT_EQ(mallopt(M_CHECK_ACTION, value), 0) << value;
+  EXPECT_EQ(mallopt(M_PERTURB, 0), 1);
+  EXPECT_EQ(mallopt(M_PERTURB, 0x5a), 0);
+  for (int parameter : {M_MXFAST, M_NLBLKS, M_GRAIN, M_KEEP, M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_MMAP_MAX,
+                        M_ARENA_TEST, M_ARENA_MAX, 0, 4711, -4711}) {
+    for (int value : {-1, 0, 1, 128 * 1024}) EXPECT_EQ(mallopt(parameter, value), 0) << parameter;
+  }
+  EXPECT_EQ(errno, 77);
+  free(Opaque(malloc(100)));
 }
 
 TEST(UsableSize, IsAtLeastWhatWasAskedForAndWritableToItsLastByte) {
