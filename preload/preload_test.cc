@@ -10,6 +10,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <memory_resource>
 #include <new>
 #include <string>
 #include <thread>
@@ -177,8 +178,8 @@ TEST(Malloc, LiveBlocksDoNotOverlap) {
   for (void *p : blocks) free(p);
 }
 
-TEST(Malloc, RefusesWhatExceedsPtrdiffMaxAndTheProgramGoesOn) {
-  for (size_t size : {kPtrdiffMax + 1, SIZE_MAX - 4096, SIZE_MAX}) {
+TEST(Malloc, RefusesSizesAtAndAbovePtrdiffMaxAndTheProgramGoesOn) {
+  for (size_t size : {kPtrdiffMax - 4096, kPtrdiffMax - 1, kPtrdiffMax, kPtrdiffMax + 1, SIZE_MAX - 4096, SIZE_MAX}) {
     errno = 0;
     EXPECT_EQ(Opaque(malloc(size)), nullptr);
     EXPECT_EQ(errno, ENOMEM);
@@ -206,17 +207,29 @@ TEST(Malloc, RefusesWhatExceedsPtrdiffMaxAndTheProgramGoesOn) {
   free(p);
 }
 
-TEST(Malloc, KeepsErrnoOnSuccess) {
+TEST(Malloc, KeepsErrnoOnEverySuccess) {
   for (size_t size : kSizes) {
     errno = 77;
     void *p = Opaque(malloc(size));
-    void *q = Opaque(calloc(1, size));
     p = Opaque(realloc(p, size + 3000));
-    void *r = Opaque(aligned_alloc(256, size));
+    p = Opaque(realloc(p, size));
+    void *q = Opaque(calloc(1, size));
+    q = Opaque(reallocarray(q, 2, size));
+    void *out = nullptr;
+    EXPECT_EQ(posix_memalign(&out, 128, size), 0);
+    const std::vector<void *> blocks = {p,
+                                        q,
+                                        out,
+                                        aligned_alloc(256, size),
+                                        memalign(8192, size),
+                                        valloc(size),
+                                        pvalloc(size),
+                                        ::operator new(size, std::nothrow)};
+    for (void *block : blocks) (void)malloc_usable_size(block);
+    malloc_trim(0);
     EXPECT_EQ(errno, 77) << size;
-    free(p);
-    free(q);
-    free(r);
+    for (void *block : blocks) free(block);
+    EXPECT_EQ(errno, 77) << size;
   }
 }
 
@@ -295,6 +308,9 @@ TEST(Realloc, LeavesTheBlockAloneWhenItFails) {
     EXPECT_EQ(Opaque(realloc(Opaque(p), Unknown(kPtrdiffMax + 1))), nullptr);
     EXPECT_EQ(errno, ENOMEM);
     errno = 0;
+    EXPECT_EQ(Opaque(realloc(Opaque(p), Unknown(kPtrdiffMax))), nullptr);
+    EXPECT_EQ(errno, ENOMEM);
+    errno = 0;
     EXPECT_EQ(Opaque(reallocarray(Opaque(p), Unknown(SIZE_MAX / 2), 3)), nullptr);
     EXPECT_EQ(errno, ENOMEM);
     EXPECT_TRUE(Holds(p, size, 3)) << size;
@@ -311,8 +327,8 @@ TEST(Reallocarray, GrowsToTheProduct) {
   free(p);
 }
 
-TEST(Aligned, EveryPowerOfTwoUpTo4MiBIsHonoured) {
-  for (size_t alignment = 1; alignment <= 4 * kMiB; alignment *= 2) {
+TEST(Aligned, EveryPowerOfTwoUpTo1GiBIsHonoured) {
+  for (size_t alignment = 1; alignment <= kGiB; alignment *= 2) {
     for (size_t size : {size_t{0}, size_t{1}, size_t{24}, size_t{1000}, 5 * kKiB, 100 * kKiB, 3 * kMiB}) {
       std::vector<void *> blocks = {Opaque(aligned_alloc(alignment, size)), Opaque(memalign(alignment, size)),
                                     Opaque(aligned_alloc(alignment, size))};
@@ -321,6 +337,7 @@ TEST(Aligned, EveryPowerOfTwoUpTo4MiBIsHonoured) {
         ASSERT_EQ(posix_memalign(&out, alignment, size), 0);
         blocks.push_back(out);
       }
+      blocks.push_back(::operator new (size, std::align_val_t{alignment}));
       for (size_t i = 0; i < blocks.size(); ++i) {
         ASSERT_NE(blocks[i], nullptr);
         EXPECT_TRUE(IsAligned(blocks[i], alignment)) << alignment << " " << size;
@@ -342,6 +359,22 @@ TEST(Aligned, ABlockCanBeResized) {
     p = Opaque(realloc(p, 10000));
     EXPECT_TRUE(Holds(p, 100, 6)) << alignment;
     free(p);
+  }
+}
+
+TEST(Aligned, AnAlignmentBeyondAllMemoryIsRefusedWithEnomem) {
+  for (size_t alignment : {size_t{1} << 50, size_t{1} << 62, size_t{1} << 63}) {
+    for (size_t size : {size_t{1}, kMiB, kPtrdiffMax}) {
+      errno = 0;
+      EXPECT_EQ(Opaque(aligned_alloc(Unknown(alignment), size)), nullptr) << alignment;
+      EXPECT_EQ(errno, ENOMEM) << alignment;
+      errno = 0;
+      EXPECT_EQ(Opaque(memalign(Unknown(alignment), size)), nullptr) << alignment;
+      EXPECT_EQ(errno, ENOMEM) << alignment;
+      void *out = &out;
+      EXPECT_EQ(posix_memalign(&out, Unknown(alignment), size), ENOMEM) << alignment;
+      EXPECT_EQ(out, &out);
+    }
   }
 }
 
@@ -520,6 +553,24 @@ TEST(UsableSize, IsAtLeastWhatWasAskedForAndWritableToItsLastByte) {
   }
 }
 
+TEST(UsableSize, OfAlignedAndOfResizedBlocksIsWritableToo) {
+  for (size_t size : kSizes) {
+    std::vector<void *> blocks;
+    for (size_t alignment : {size_t{32}, size_t{512}, 4 * kKiB, 64 * kKiB, 4 * kMiB}) {
+      blocks.push_back(Opaque(memalign(alignment, size)));
+      blocks.push_back(Opaque(realloc(Opaque(memalign(alignment, size)), size + size / 3)));
+      blocks.push_back(Opaque(realloc(Opaque(memalign(alignment, size)), size - size / 3)));
+    }
+    for (size_t i = 0; i < blocks.size(); ++i) {
+      Fill(blocks[i], malloc_usable_size(blocks[i]), static_cast<unsigned>(i));
+    }
+    for (size_t i = 0; i < blocks.size(); ++i) {
+      EXPECT_TRUE(Holds(blocks[i], malloc_usable_size(blocks[i]), static_cast<unsigned>(i))) << size << " " << i;
+      free(blocks[i]);
+    }
+  }
+}
+
 TEST(Trim, SaysWhetherMemoryWasReleasedAndHarmsNoLiveBlock) {
   void *live = Opaque(malloc(100 * kKiB));
   Fill(live, 100 * kKiB, 5);
@@ -553,6 +604,32 @@ TEST(Libc, ItsOwnAllocationsAreHakmems) {
   EXPECT_NE(Owner(line), "");
   free(line);
   fclose(file);
+
+  char *start = Opaque(strndup("a string that is cut off", 8));
+  EXPECT_EQ(Owner(start), TierOf(9));
+  EXPECT_STREQ(start, "a string");
+  free(start);
+
+  char *path = Opaque(realpath("/proc/self/../self", nullptr));
+  EXPECT_NE(Owner(path), "");
+  EXPECT_EQ(path[0], '/');
+  free(path);
+
+  char *directory = Opaque(getcwd(nullptr, 0));
+  EXPECT_NE(Owner(directory), "");
+  free(directory);
+
+  // Grows over all tiers.
+  char *text = nullptr;
+  size_t length = 0;
+  FILE *stream = open_memstream(&text, &length);
+  ASSERT_NE(stream, nullptr);
+  for (size_t i = 0; i < 3 * kMiB / 16; ++i) fputs("sixteen letters.", stream);
+  fclose(stream);
+  EXPECT_EQ(length, 3 * kMiB);
+  EXPECT_EQ(Owner(text), "huge");
+  EXPECT_EQ(std::string(text + length - 16), "sixteen letters.");
+  free(text);
 }
 
 TEST(Threads, BlocksArePassedOnAndOutliveTheirThread) {
@@ -617,6 +694,29 @@ TEST(New, EveryFormServesAndEveryFormOfDeleteTakesBack) {
   }
   ::operator delete(nullptr);
   ::operator delete[](nullptr);
+}
+
+TEST(Pmr, ItsResourcesTakeAlignedMemoryFromHakmem) {
+  std::pmr::memory_resource *resource = std::pmr::new_delete_resource();
+  EXPECT_EQ(std::pmr::get_default_resource(), resource);
+  for (size_t size : kSizes) {
+    for (size_t alignment : {size_t{1}, size_t{16}, size_t{64}, 4 * kKiB, 4 * kMiB}) {
+      void *p = Opaque(resource->allocate(size, alignment));
+      EXPECT_NE(Owner(p), "") << size;
+      EXPECT_TRUE(IsAligned(p, alignment)) << size << " " << alignment;
+      Fill(p, size, 7);
+      EXPECT_TRUE(Holds(p, size, 7));
+      resource->deallocate(p, size, alignment);
+    }
+  }
+  std::pmr::synchronized_pool_resource pools;
+  std::pmr::monotonic_buffer_resource buffer(&pools);
+  std::pmr::vector<std::pmr::string> texts(&buffer);
+  for (size_t i = 0; i < 1000; ++i) texts.emplace_back(i, 'x');
+  for (size_t i = 0; i < texts.size(); ++i) {
+    EXPECT_EQ(texts[i].size(), i);
+    EXPECT_NE(Owner(texts[i].data()), "") << i;
+  }
 }
 
 // Larger than any address space, below PTRDIFF_MAX.
