@@ -143,6 +143,8 @@ static size_t usable_bytes(const void *p, uint32_t entry, const char *function) 
 
 // Free
 
+// A thread that never allocates does without a heap for so many frees: libc frees a few blocks of its own in such
+// threads after the last moment at which a heap could be taken away.
 #define FREES_WITHOUT_HEAP 64
 static __thread unsigned n_frees_without_heap HAK_TLS_INITIAL_EXEC;
 
@@ -155,8 +157,6 @@ static HAK_NOINLINE void free_as(void *p, const char *function) {
   }
   size_t kind = hak_entry_kind(entry_of_block(p, function));
   hak_process_tick();
-  // A thread that never allocates does without a heap at first: libc frees a few blocks of its own in such threads
-  // after the last moment at which a heap could be taken away.
   if (hak_thread_cache.heap == NULL && ++n_frees_without_heap >= FREES_WITHOUT_HEAP) (void)hak_thread_attach();
   if (kind == HAK_KIND_ACE) {
     hak_ace_free(&process->ace, hak_thread_cache.heap == NULL ? NULL : &hak_thread_ace_cache, p);
