@@ -40,7 +40,7 @@ static void append_free(struct hak_slab *slab, uintptr_t head) {
 static void collect(struct hak_heap *heap, struct hak_slab_remote *remote) {
   struct hak_slab *slab = hak_slab_at(remote->base);
   // Acquire: the links of the blocks. Release: the slab's mail_next may be used again by who finds it not in mail.
-  uint64_t word = __atomic_exchange_n(&remote->word, slab->base, __ATOMIC_ACQ_REL);
+  uint64_t word = hak_exchange_acq_rel(&remote->word, slab->base);
   uint32_t n = (uint32_t)(word >> HAK_REMOTE_COUNT_SHIFT);
   if (slab->state == HAK_SLAB_CURRENT) {
     if (n != 0) append_free(slab, HAK_REMOTE_HEAD(word));
@@ -83,7 +83,7 @@ void hak_remote_publish(uintptr_t base, uintptr_t head, uintptr_t tail, uint32_t
     uint64_t count = (found >> HAK_REMOTE_COUNT_SHIFT) + n;
     wanted = head | count << HAK_REMOTE_COUNT_SHIFT | HAK_REMOTE_IN_MAIL;
     // Release: the links. Acquire: pairs with collect's release, see there.
-  } while (!__atomic_compare_exchange_n(&remote->word, &found, wanted, true, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED));
+  } while (!hak_cas_acq_rel(&remote->word, &found, wanted));
   if ((found & HAK_REMOTE_IN_MAIL) != 0) return;
   uint32_t n_slabs = remote->n_slabs;  // once mailed, the slab is no longer ours to look at
   struct hak_heap *heap = mail_push(remote);

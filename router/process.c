@@ -68,9 +68,9 @@ static bool make_process(void) {
   return make;
 }
 
-// With the first malloc, before any library can have registered fork handlers that allocate: handlers that prepare run
-// in the opposite order of their registration, so ours takes the locks last, and the others in the same order, so ours
-// gives them back first. Registering may itself allocate, which works by now.
+// Fork handlers are registered with the first malloc and not by a constructor, before which other libraries'
+// constructors may have started threads and forked. Their order among other handlers does not matter (platform/lock.h).
+// Registering may itself allocate, which works by now.
 static HAK_COLD void begin_process(void) {
   if (make_process()) (void)pthread_atfork(before_fork, after_fork, after_fork);
 }
