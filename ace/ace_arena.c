@@ -98,7 +98,7 @@ static void release_locked(struct hak_ace *ace, struct hak_ace_arena *arena, str
   hak_sub_relaxed(&arena->n_superslabs, 1);
   --arena->n_empty;
   hak_registry_set(superslab->base, HAK_SUPERSLAB_SLABS, 0);
-  hak_pool_release(ace->pool, superslab->base, HAK_SUPERSLAB_SLABS);
+  hak_pool_release(ace->pool, superslab->base, HAK_SUPERSLAB_SLABS, true);
 }
 
 // Extents
@@ -157,7 +157,7 @@ static void tick_locked(struct hak_ace *ace, struct hak_ace_arena *arena, uint64
     struct hak_ace_superslab *superslab = arena->dirty_first;
     // Another thread may have read the clock after this one, and freed before.
     if (superslab == NULL || superslab->freed_ms > now_ms) return;
-    if (now_ms - superslab->freed_ms < ace->pool->purge_delay_ms) return;
+    if (now_ms - superslab->freed_ms < ace->pool->retain.delay_ms) return;
     // What cannot be purged (locked memory) is not asked for again before it was used.
     unlink_dirty(arena, superslab);
     (void)hak_ace_superslab_purge(superslab, ace->pool->os);

@@ -6,17 +6,10 @@
 #include "heap/heap_internal.h"
 #include "platform/report.h"
 
-// A refill of a hot kind carves this much at most: what is carved is touched.
-#define CARVE_BYTES_MAX ((size_t)16 * 1024)
-
-// A kind that has filled this many slabs is hot; one that has filled a SuperSlab gets room for two at a time.
-#define HOT_SLABS 2
-
 // Bins
 
 static struct hak_slab **list_of(struct hak_heap *heap, const struct hak_slab *slab) {
-  struct hak_bin *bin = &heap->bin[slab->kind];
-  return slab->state == HAK_SLAB_ASLEEP ? &bin->asleep : &bin->awake;
+  return &heap->bin[slab->kind].slabs[slab->state];
 }
 
 void hak_bin_link(struct hak_heap *heap, struct hak_slab *slab) {
@@ -36,33 +29,51 @@ void hak_bin_unlink(struct hak_heap *heap, struct hak_slab *slab) {
   }
 }
 
-static void fall_asleep(struct hak_heap *heap, struct hak_slab *slab) {
-  slab->state = HAK_SLAB_ASLEEP;
-  slab->countdown = (int32_t)slab->wake;
-  hak_bin_link(heap, slab);
+// Unused memory
+
+static size_t dirty_bytes(const struct hak_slab *slab) {
+  return (size_t)__builtin_popcount(slab->dirty) << hak_kind_strip_shift(slab->kind);
+}
+
+// A SPARSE slab counts as unused memory until its free strips were looked at.
+static void set_purgeable(struct hak_heap *heap, struct hak_slab *slab, bool purgeable) {
+  bool was_counted = slab->counted;
+  slab->purgeable = purgeable;
+  slab->counted = purgeable && slab->state == HAK_SLAB_SPARSE;
+  if (slab->counted && !was_counted) hak_retain_add(&heap->set->pool->retain, dirty_bytes(slab));
+  if (!slab->counted && was_counted) hak_retain_sub(&heap->set->pool->retain, dirty_bytes(slab));
+}
+
+static size_t purge(struct hak_heap *heap, struct hak_slab *slab) {
+  set_purgeable(heap, slab, false);
+  return hak_strip_purge(heap, slab);
 }
 
 // Slabs from the pool and back
 
 static void release_slab(struct hak_heap *heap, struct hak_slab *slab) {
-  hak_registry_set(slab->base, slab->n_slabs, 0);
-  bool spare = slab->n_slabs == 1 && heap->n_spares < HAK_HEAP_SPARES && !heap->set->diet &&
+  size_t n_slabs = hak_kind_run_slabs(slab->kind);
+  set_purgeable(heap, slab, false);
+  hak_registry_set(slab->base, n_slabs, 0);
+  bool spare = n_slabs == 1 && slab->dirty != 0 && heap->n_spares < HAK_HEAP_SPARES && !heap->set->diet &&
                hak_load_relaxed(&heap->orphan) == 0;
   if (spare) {
     heap->spare[heap->n_spares++] = slab->base;
   } else {
-    hak_pool_release(heap->set->pool, slab->base, slab->n_slabs);
+    hak_pool_release(heap->set->pool, slab->base, n_slabs, slab->dirty != 0);
   }
 }
 
 static struct hak_slab *fresh_slab(struct hak_heap *heap, const struct hak_class *geometry) {
   struct hak_bin *bin = &heap->bin[geometry->kind];
   uintptr_t base;
+  bool zeroed = false;
   if (geometry->n_slabs == 1 && heap->n_spares != 0) {
     base = heap->spare[--heap->n_spares];
+    heap->least_spares = (uint32_t)hak_min(heap->least_spares, heap->n_spares);
   } else {
     bool hot = bin->n_fresh * geometry->n_slabs >= HAK_SUPERSLAB_SLABS;
-    base = hak_pool_acquire(heap->set->pool, geometry->n_slabs, hot, NULL);
+    base = hak_pool_acquire(heap->set->pool, geometry->n_slabs, hot, &zeroed);
     if (base == 0) return NULL;
   }
   ++bin->n_fresh;
@@ -70,14 +81,14 @@ static struct hak_slab *fresh_slab(struct hak_heap *heap, const struct hak_class
   struct hak_slab *slab = hak_slab_at(base);
   *slab = (struct hak_slab){
       .free = base,
-      .carved_end = geometry->first,
       .block_bytes = geometry->block_bytes,
-      .n_blocks = geometry->n_blocks,
-      .first = geometry->first,
-      .n_slabs = geometry->n_slabs,
+      .span = geometry->n_blocks * geometry->block_bytes,
+      .n_blocks = (uint16_t)geometry->n_blocks,
+      .first = (uint16_t)geometry->first,
+      .uncarved = HAK_STRIPS_ALL,
+      .dirty = zeroed ? 0 : HAK_STRIPS_ALL,
       .kind = (uint8_t)geometry->kind,
-      .state = HAK_SLAB_AWAKE,
-      .wake = (uint32_t)hak_max(geometry->n_blocks / 8, 1),
+      .state = HAK_SLAB_SPARSE,
       .base = base,
   };
   struct hak_slab_remote *remote = hak_slab_remote_at(base);
@@ -89,62 +100,91 @@ static struct hak_slab *fresh_slab(struct hak_heap *heap, const struct hak_class
   return slab;
 }
 
+static enum hak_slab_state state_for(const struct hak_slab *slab, uint32_t n_used) {
+  uint32_t eighth = hak_slab_eighth(slab);
+  if (n_used > slab->n_blocks - eighth) return HAK_SLAB_ASLEEP;
+  return n_used > eighth ? HAK_SLAB_AWAKE : HAK_SLAB_SPARSE;
+}
+
+// Sets the countdown of a slab with `n_used` used blocks to when its state changes, or has to be looked at.
+static void set_countdown(struct hak_slab *slab, uint32_t n_used) {
+  uint32_t eighth = hak_slab_eighth(slab);
+  switch ((enum hak_slab_state)slab->state) {
+    case HAK_SLAB_ASLEEP:
+      slab->rest = slab->n_blocks - eighth;
+      break;
+    case HAK_SLAB_AWAKE:
+      slab->rest = eighth;
+      break;
+    case HAK_SLAB_SPARSE:
+    case HAK_SLAB_CURRENT:
+      slab->rest = n_used / 2;
+  }
+  slab->countdown = (int32_t)(n_used - slab->rest);
+}
+
+// Notes that strips of an AWAKE or SPARSE slab have become free. What the process keeps beyond its limit goes back.
+static void strips_freed(struct hak_heap *heap, struct hak_slab *slab) {
+  if (!slab->purgeable) slab->purgeable_ms = (uint32_t)heap->set->pool->os->now_ms();
+  set_purgeable(heap, slab, true);
+  if (slab->state != HAK_SLAB_SPARSE || hak_pool_excess(heap->set->pool) == 0) return;
+  hak_retain_gave_back_early(&heap->set->pool->retain, purge(heap, slab));
+}
+
 void hak_slab_emptied(struct hak_heap *heap, struct hak_slab *slab) {
-  HAK_CHECK(slab->state == HAK_SLAB_AWAKE && slab->countdown == 0);
+  HAK_CHECK(slab->state == HAK_SLAB_SPARSE && hak_slab_used(slab) == 0);
   // In mail: whoever published last may still be about to link the slab; it comes back here when drained.
   if (hak_load_relaxed(&hak_slab_remote_at(slab->base)->word) != slab->base) return;
-  bool only_one = slab->prev == NULL && slab->next == NULL;
-  if (only_one && !heap->set->diet && hak_load_relaxed(&heap->orphan) == 0) return;
+  bool only_one = slab->prev == NULL && slab->next == NULL && heap->bin[slab->kind].slabs[HAK_SLAB_AWAKE] == NULL;
+  if (only_one && !heap->set->diet && hak_load_relaxed(&heap->orphan) == 0) {
+    strips_freed(heap, slab);
+    return;
+  }
   hak_bin_unlink(heap, slab);
   release_slab(heap, slab);
 }
 
-static void wake(struct hak_heap *heap, struct hak_slab *slab) {
+// Puts a slab that is in no list and has `n_used` used blocks into the state that this means.
+static void enter_state(struct hak_heap *heap, struct hak_slab *slab, enum hak_slab_state state, uint32_t n_used) {
+  slab->state = (uint8_t)state;
+  set_countdown(slab, n_used);
+  hak_bin_link(heap, slab);
+}
+
+// Wakes a slab that is ASLEEP, with at least one free block. The heap that has it then.
+static struct hak_heap *wake(struct hak_heap *heap, struct hak_slab *slab, enum hak_slab_state state) {
+  uint32_t n_used = hak_slab_used(slab);
   hak_bin_unlink(heap, slab);
-  slab->state = HAK_SLAB_AWAKE;
-  slab->countdown += (int32_t)(slab->n_blocks - slab->wake);
   if (hak_load_relaxed(&heap->orphan) != 0) {
     // Nobody would find it in an orphan's bin.
     heap = heap->set->public_heap;
     hak_slab_change_owner(slab, heap);
   }
-  hak_bin_link(heap, slab);
+  enter_state(heap, slab, state, n_used);
+  return heap;
 }
 
 void hak_slab_credit(struct hak_heap *heap, struct hak_slab *slab, uint32_t n) {
   slab->countdown -= (int32_t)n;
   if (slab->countdown > 0) return;
+  uint32_t n_used = hak_slab_used(slab);
+  enum hak_slab_state state = state_for(slab, n_used);
   if (slab->state == HAK_SLAB_ASLEEP) {
-    wake(heap, slab);
-    heap = hak_load_relaxed(&hak_slab_remote_at(slab->base)->owner);
+    heap = wake(heap, slab, state);
+  } else if (state != slab->state) {
+    hak_bin_unlink(heap, slab);
+    enter_state(heap, slab, state, n_used);
+  } else {
+    set_countdown(slab, n_used);
   }
-  if (slab->countdown == 0) hak_slab_emptied(heap, slab);
+  if (n_used == 0) {
+    hak_slab_emptied(heap, slab);
+  } else {
+    strips_freed(heap, slab);
+  }
 }
 
 // Refill
-
-// Links the next blocks of the slab that were never handed out, in address order: as many as begin in one page, since
-// those cost one page fault together, or a batch for a hot kind.
-static bool carve(struct hak_heap *heap, struct hak_slab *slab, uintptr_t *list) {
-  uint32_t end = slab->first + slab->n_blocks * slab->block_bytes;
-  if (slab->carved_end == end) return false;
-  size_t page_bytes = heap->set->pool->os->page_bytes;
-  size_t batch_bytes = 1;
-  if (heap->bin[slab->kind].n_fresh >= HOT_SLABS) {
-    batch_bytes = hak_min((size_t)heap->set->refill_count * slab->block_bytes, CARVE_BYTES_MAX);
-  }
-  size_t stop = hak_min(hak_round_up(slab->carved_end + batch_bytes, page_bytes), end);
-  uintptr_t block = slab->base + slab->carved_end;
-  *list = block;
-  while (block + 2 * (uintptr_t)slab->block_bytes <= slab->base + end &&
-         block + slab->block_bytes < slab->base + stop) {
-    *(uintptr_t *)block = block + slab->block_bytes;
-    block += slab->block_bytes;
-  }
-  *(uintptr_t *)block = slab->base;
-  slab->carved_end = (uint32_t)(block + slab->block_bytes - slab->base);
-  return true;
-}
 
 // Takes what other threads have freed in the current slab; its mail, if any, is drained later and finds nothing.
 static bool take_remote(struct hak_slab *slab, uintptr_t *list) {
@@ -163,15 +203,12 @@ static bool fill_list(struct hak_heap *heap, struct hak_slab *slab, uintptr_t *l
     slab->free = slab->base;
     return true;
   }
-  return take_remote(slab, list) || carve(heap, slab, list);
+  return take_remote(slab, list) || hak_strip_carve(heap, slab, list);
 }
 
 static void make_current(struct hak_heap *heap, struct hak_slab *slab) {
-  if (slab->countdown == 0) {
-    // Wholly free: hand the blocks out in address order again.
-    slab->free = slab->base;
-    slab->carved_end = slab->first;
-  }
+  set_purgeable(heap, slab, false);
+  if (hak_slab_used(slab) == 0) hak_strip_restart(slab);
   slab->state = HAK_SLAB_CURRENT;
   slab->countdown = HAK_COUNTDOWN_NEVER;
   heap->bin[slab->kind].current = slab;
@@ -193,27 +230,30 @@ void hak_bin_return_current(struct hak_heap *heap, size_t kind, uintptr_t *list)
   bin->current = NULL;
   bin->n_fresh = 0;
 
-  uint32_t n_used = (slab->carved_end - slab->first) / slab->block_bytes - n_free;
+  uint32_t n_used = hak_strip_carved_blocks(slab) - n_free;
   if (n_used == slab->n_blocks) {
-    fall_asleep(heap, slab);
+    enter_state(heap, slab, HAK_SLAB_ASLEEP, n_used);
   } else {
-    slab->state = HAK_SLAB_AWAKE;
-    slab->countdown = (int32_t)n_used;
-    hak_bin_link(heap, slab);
+    // Also with less than an eighth free: it is known to have a free block.
+    enter_state(heap, slab, n_used > hak_slab_eighth(slab) ? HAK_SLAB_AWAKE : HAK_SLAB_SPARSE, n_used);
+    strips_freed(heap, slab);
   }
 }
 
 // When memory has run out: a slab with fewer free blocks than would wake it.
 static struct hak_slab *wake_early(struct hak_heap *heap, size_t kind) {
-  struct hak_slab *slab = heap->bin[kind].asleep;
-  while (slab != NULL && slab->countdown == (int32_t)slab->wake) slab = slab->next;
-  if (slab != NULL) wake(heap, slab);
+  struct hak_slab *slab = heap->bin[kind].slabs[HAK_SLAB_ASLEEP];
+  while (slab != NULL && hak_slab_used(slab) == slab->n_blocks) slab = slab->next;
+  if (slab != NULL) wake(heap, slab, HAK_SLAB_AWAKE);
   return slab;
 }
 
-// The slab that is to become current, in no list; NULL when memory has run out.
+// The slab that is to become current, in no list; NULL when memory has run out. Fuller ones first, so that the emptier
+// ones can become empty.
 static struct hak_slab *next_slab(struct hak_heap *heap, const struct hak_class *geometry) {
-  struct hak_slab *slab = heap->bin[geometry->kind].awake;
+  struct hak_bin *bin = &heap->bin[geometry->kind];
+  struct hak_slab *slab = bin->slabs[HAK_SLAB_AWAKE];
+  if (slab == NULL) slab = bin->slabs[HAK_SLAB_SPARSE];
   if (slab == NULL) {
     slab = hak_public_take(heap, geometry->kind);
     if (slab == NULL) slab = fresh_slab(heap, geometry);
@@ -236,7 +276,7 @@ bool hak_heap_refill(struct hak_cache *cache, const struct hak_class *geometry) 
   struct hak_slab *slab = next_slab(heap, geometry);
   // Without a successor the current slab stays current: what is freed in it can be had at once.
   if (slab == NULL) return false;
-  if (bin->current != NULL) fall_asleep(heap, bin->current);
+  if (bin->current != NULL) enter_state(heap, bin->current, HAK_SLAB_ASLEEP, bin->current->n_blocks);
   make_current(heap, slab);
   return fill_list(heap, slab, list);
 }
@@ -255,7 +295,7 @@ HAK_NOINLINE void hak_slab_countdown_slow(struct hak_heap *heap, struct hak_slab
 static HAK_COLD HAK_NORETURN void fatal_local(void *p, size_t kind, const char *function) {
   uintptr_t address = (uintptr_t)p;
   struct hak_slab *slab = hak_slab_at(hak_kind_run_base(kind, address));
-  bool carved = (uint32_t)(address - slab->base) - slab->first < slab->carved_end - slab->first;
+  bool carved = hak_slab_is_carved(slab, kind, (uint32_t)(address - slab->base));
   hak_fatal_misuse(function, p, carved ? HAK_MISUSE_DOUBLE_FREE : HAK_MISUSE_FOREIGN);
 }
 
@@ -275,25 +315,71 @@ void hak_heap_free(struct hak_cache *cache, void *p, const char *function) {
 
 // Trim
 
-void hak_heap_trim(struct hak_cache *cache) {
+size_t hak_heap_trim(struct hak_cache *cache) {
   struct hak_heap *heap = cache->heap;
   hak_heap_flush(cache);
   hak_mail_drain(heap);
   for (size_t kind = 0; kind < HAK_KINDS; ++kind) {
     if (heap->bin[kind].current != NULL) hak_bin_return_current(heap, kind, &cache->list[kind]);
   }
-  hak_heap_release_empty(heap);
+  return hak_heap_release_unused(heap);
 }
 
-void hak_heap_release_empty(struct hak_heap *heap) {
-  for (size_t kind = 0; kind < HAK_KINDS; ++kind) {
-    struct hak_slab *next;
-    for (struct hak_slab *slab = heap->bin[kind].awake; slab != NULL; slab = next) {
-      next = slab->next;
-      if (slab->countdown != 0 || hak_load_relaxed(&hak_slab_remote_at(slab->base)->word) != slab->base) continue;
+static size_t release_unused_of(struct hak_heap *heap, struct hak_slab *slab) {
+  size_t returned = 0;
+  struct hak_slab *next;
+  for (; slab != NULL; slab = next) {
+    next = slab->next;
+    if (hak_slab_used(slab) == 0 && hak_load_relaxed(&hak_slab_remote_at(slab->base)->word) == slab->base) {
       hak_bin_unlink(heap, slab);
       release_slab(heap, slab);
+    } else if (slab->purgeable) {
+      returned += purge(heap, slab);
     }
   }
-  while (heap->n_spares != 0) hak_pool_release(heap->set->pool, heap->spare[--heap->n_spares], 1);
+  return returned;
+}
+
+static void release_spares(struct hak_heap *heap, uint32_t n_kept) {
+  while (heap->n_spares > n_kept) hak_pool_release(heap->set->pool, heap->spare[--heap->n_spares], 1, true);
+}
+
+size_t hak_heap_release_unused(struct hak_heap *heap) {
+  size_t returned = 0;
+  for (size_t kind = 0; kind < HAK_KINDS; ++kind) {
+    returned += release_unused_of(heap, heap->bin[kind].slabs[HAK_SLAB_AWAKE]);
+    returned += release_unused_of(heap, heap->bin[kind].slabs[HAK_SLAB_SPARSE]);
+  }
+  release_spares(heap, 0);
+  return returned;
+}
+
+// Decay
+
+static size_t decay(struct hak_heap *heap, struct hak_slab *slab, uint64_t now) {
+  size_t returned = 0;
+  for (; slab != NULL; slab = slab->next) {
+    if (slab->purgeable && (uint32_t)now - slab->purgeable_ms >= heap->set->pool->retain.delay_ms) {
+      returned += purge(heap, slab);
+    }
+  }
+  return returned;
+}
+
+void hak_heap_tick(struct hak_cache *cache) {
+  struct hak_heap *heap = cache->heap;
+  struct hak_retain *retain = &heap->set->pool->retain;
+  uint64_t now = retain->os->now_ms();
+  if (now - heap->decayed_ms < retain->delay_ms / 2) return;
+  heap->decayed_ms = now;
+  hak_heap_flush(cache);
+  hak_mail_drain(heap);
+  size_t returned = 0;
+  for (size_t kind = 0; kind < HAK_KINDS; ++kind) {
+    returned += decay(heap, heap->bin[kind].slabs[HAK_SLAB_AWAKE], now);
+    returned += decay(heap, heap->bin[kind].slabs[HAK_SLAB_SPARSE], now);
+  }
+  hak_retain_gave_back_late(retain, returned);
+  release_spares(heap, heap->n_spares - (uint32_t)hak_min(heap->n_spares, heap->least_spares));
+  heap->least_spares = heap->n_spares;
 }

@@ -28,10 +28,11 @@ extern "C" {
 
 // The slabs of one kind that a heap owns.
 struct hak_bin {
-  struct hak_slab *current;
-  struct hak_slab *awake;   // doubly linked; the slab that woke last comes first
-  struct hak_slab *asleep;  // doubly linked
-  size_t n_fresh;           // slabs taken from the pool so far: how hot the kind is
+  union {
+    struct hak_slab *current;
+    struct hak_slab *slabs[HAK_SLAB_STATES];  // by state; doubly linked, the slab that came last first
+  };
+  size_t n_fresh;  // slabs taken from the pool so far: how hot the kind is
 };
 
 #define HAK_HEAP_SPARES 8
@@ -44,6 +45,8 @@ struct hak_heap {
   uint64_t orphaned_ms;
   uint32_t id;
   uint32_t n_spares;
+  uint32_t least_spares;  // since decayed_ms
+  uint64_t decayed_ms;
   uintptr_t spare[HAK_HEAP_SPARES];  // empty single slabs, kept for the next refill
   // What other threads write, on a cache line of its own.
   struct hak_slab_remote *mail __attribute__((aligned(64)));  // atomic; slabs with remotely freed blocks
@@ -91,11 +94,17 @@ void hak_heap_free(struct hak_cache *cache, void *p, const char *function);
 // Publishes all blocks that wait in the outbox.
 void hak_heap_flush(struct hak_cache *cache);
 
-// Collects mail, and returns what is wholly free to the pool.
-void hak_heap_trim(struct hak_cache *cache);
+// Collects mail, and returns what is wholly free to the pool, and the pages in which no block is in use to the
+// operating system. The number of bytes that the latter are.
+size_t hak_heap_trim(struct hak_cache *cache);
 
-// Dissolves all orphans, and returns what is wholly free of all heaps that no thread owns to the pool.
-void hak_heap_set_trim(struct hak_heap_set *set);
+// Returns what has stayed unused in the heap for the decay time: pages to the operating system, spare slabs to the
+// pool. Called on slow paths; does nothing when called again within half of that time. Cost: a walk over the slabs with
+// free blocks.
+void hak_heap_tick(struct hak_cache *cache);
+
+// Dissolves all orphans, and returns the same of all heaps that no thread owns.
+size_t hak_heap_set_trim(struct hak_heap_set *set);
 
 #ifdef __cplusplus
 }

@@ -34,7 +34,7 @@ static HAK_ALWAYS_INLINE bool hak_heap_free_local(struct hak_cache *cache, void 
   uintptr_t base = hak_kind_run_base(kind, address);
   struct hak_slab *slab = (struct hak_slab *)&region->slab_private[(uint32_t)base >> HAK_SLAB_SHIFT];
   if (HAK_UNLIKELY(slab->free == address)) return false;
-  if (HAK_UNLIKELY((uint32_t)(address - base) - slab->first >= slab->carved_end - slab->first)) return false;
+  if (HAK_UNLIKELY(!hak_slab_is_carved(slab, kind, (uint32_t)(address - base)))) return false;
   *(uintptr_t *)p = slab->free;
   slab->free = address;
   if (HAK_UNLIKELY(--slab->countdown == 0)) hak_slab_countdown_slow(cache->heap, slab);

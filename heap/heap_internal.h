@@ -6,21 +6,37 @@
 
 // heap.c: slabs of one owner. The caller owns the heap, or holds the set's lock if it is an orphan or the public heap.
 
-// Puts an AWAKE slab into its bin, and takes it out.
+// Puts a slab into its bin's list of its state, and takes it out.
 void hak_bin_link(struct hak_heap *heap, struct hak_slab *slab);
 void hak_bin_unlink(struct hak_heap *heap, struct hak_slab *slab);
 
-// Notes that `n` blocks of a slab that is not CURRENT have become free, which may wake or empty it.
+// Notes that `n` blocks of a slab that is not CURRENT have become free, which may change its state or empty it.
 void hak_slab_credit(struct hak_heap *heap, struct hak_slab *slab, uint32_t n);
 
-// Returns an AWAKE slab without used blocks to the pool, unless mail for it is under way or it is worth keeping.
+// Returns a slab without used blocks to the pool, unless mail for it is under way or it is worth keeping.
 void hak_slab_emptied(struct hak_heap *heap, struct hak_slab *slab);
 
 // Gives the blocks in *list, which becomes empty, back to the bin's current slab, which is current no more.
 void hak_bin_return_current(struct hak_heap *heap, size_t kind, uintptr_t *list);
 
-// Returns all awake slabs without used blocks, and the spares, to the pool.
-void hak_heap_release_empty(struct hak_heap *heap);
+// Returns all slabs without used blocks, and the spares, to the pool, and the free strips of the others to the
+// operating system; the number of bytes that the latter are.
+size_t hak_heap_release_unused(struct hak_heap *heap);
+
+// strip.c: the parts of a slab, and which of them hold pages. The caller owns the slab.
+
+// Puts a part of the CURRENT slab whose blocks are in no list into *list, in address order. False if there is none.
+bool hak_strip_carve(struct hak_heap *heap, struct hak_slab *slab, uintptr_t *list);
+
+// Makes a slab without used blocks start anew, so that its blocks are handed out in address order.
+void hak_strip_restart(struct hak_slab *slab);
+
+// The number of carved blocks.
+uint32_t hak_strip_carved_blocks(const struct hak_slab *slab);
+
+// Returns the pages of all strips of a slab that is not CURRENT in which no block is in use; the number of bytes. Cost:
+// a walk over the free blocks, and a system call for each range of strips.
+size_t hak_strip_purge(struct hak_heap *heap, struct hak_slab *slab);
 
 // remote.c: mail.
 

@@ -99,14 +99,13 @@ TEST_F(Heap, CarvesNoFurtherThanThePageItHasToTouch) {
     Start(page_bytes, HAK_REFILL_COUNT_DEFAULT, false);
     for (uint32_t kind : {1u, 3u, 33u, 64u}) {
       Thread thread(&heaps_);
-      uint32_t bytes = 16 * kind;
       std::vector<void *> blocks;
       hak_slab *slab;
       do {
         blocks.push_back(thread.Malloc(kind));
         slab = SlabOf(blocks.back());
-        // The last block that was carved begins in the page where the one just handed out begins.
-        uintptr_t last = slab->base + slab->carved_end - bytes;
+        // The last strip that was carved lies in the page where the block just handed out begins.
+        uintptr_t last = slab->base + 4096 * hak_log2_floor(slab->dirty);
         EXPECT_EQ(last / page_bytes, reinterpret_cast<uintptr_t>(blocks.back()) / page_bytes) << kind;
       } while (blocks.size() < slab->n_blocks);
       thread.FreeAll(blocks);
@@ -121,7 +120,7 @@ TEST_F(Heap, CarvesABatchForAHotKind) {
   std::vector<void *> blocks = thread.MallocMany(kind, ClassOf(kind).n_blocks + 1);
   hak_slab *slab = SlabOf(blocks.back());
   // 40 blocks, and to the end of the page.
-  EXPECT_EQ(slab->carved_end, hak_round_up(slab->first + 40 * slab->block_bytes, 4096));
+  EXPECT_EQ(slab->uncarved, HAK_STRIPS_ALL & ~7);
   thread.FreeAll(blocks);
 }
 
@@ -245,6 +244,131 @@ TEST_F(Heap, CurrentSlabSurvivesAnyNumberOfFrees) {
   thread.Free(blocks[1]);
 }
 
+// Strips
+
+// A slab of which every `nth` block is in use, not current, and these blocks.
+struct Sparse {
+  hak_slab *slab;
+  std::vector<void *> used;
+  void *of_current;
+};
+
+Sparse MakeSparse(Thread *thread, uint32_t kind, size_t nth) {
+  std::vector<void *> blocks = thread->MallocSlab(kind);
+  Sparse sparse = {SlabOf(blocks[0]), {}, thread->Malloc(kind)};
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    memset(blocks[i], 0x5a, ClassOf(kind).block_bytes);
+    if (i % nth == 0) {
+      sparse.used.push_back(blocks[i]);
+    } else {
+      thread->Free(blocks[i]);
+    }
+  }
+  return sparse;
+}
+
+TEST_F(Heap, TrimReturnsThePagesOfASparseSlabInWhichNoBlockIsInUse) {
+  for (size_t page_bytes : {4096, 16384, 65536}) {
+    Start(page_bytes, HAK_REFILL_COUNT_DEFAULT, false);
+    for (uint32_t kind = 1; kind <= HAK_KIND_MID_LAST; ++kind) {
+      SCOPED_TRACE(kind);
+      Thread thread(&heaps_);
+      const hak_class geometry = ClassOf(kind);
+      Sparse sparse = MakeSparse(&thread, kind, geometry.n_blocks / 2);
+      std::set<uintptr_t> pages;  // that hold a part of a block in use
+      for (void *p : sparse.used) {
+        auto address = reinterpret_cast<uintptr_t>(p);
+        for (uintptr_t page = address / page_bytes; page <= (address + geometry.block_bytes - 1) / page_bytes; ++page) {
+          pages.insert(page);
+        }
+      }
+      thread.Free(sparse.of_current);
+      size_t before = hak_os_fake_purged_bytes();
+      size_t returned = hak_heap_trim(&thread.cache);
+      EXPECT_EQ(hak_os_fake_purged_bytes() - before, returned);
+      const size_t run_bytes = geometry.n_slabs * HAK_SLAB_BYTES;
+      const size_t unit = std::max(page_bytes, run_bytes / HAK_STRIPS);
+      EXPECT_LE(returned, run_bytes - pages.size() * page_bytes);
+      EXPECT_GE(returned + sparse.used.size() * 2 * unit, run_bytes);
+      for (void *p : sparse.used) {
+        const auto *bytes = static_cast<const unsigned char *>(p);
+        EXPECT_TRUE(std::all_of(bytes, bytes + geometry.block_bytes, [](unsigned char c) { return c == 0x5a; }));
+      }
+      EXPECT_EQ(hak_heap_trim(&thread.cache), 0u) << "nothing is left to return";
+
+      // Every block is there, once.
+      std::set<void *> all(sparse.used.begin(), sparse.used.end());
+      while (all.size() < geometry.n_blocks) {
+        void *p = thread.Malloc(kind);
+        ASSERT_EQ(SlabOf(p), sparse.slab);
+        ASSERT_TRUE(all.insert(p).second);
+        memset(p, 0xa5, geometry.block_bytes);
+      }
+      thread.FreeAll({all.begin(), all.end()});
+    }
+  }
+}
+
+TEST_F(Heap, GivesStripsBackAsTheyBecomeFreeWhereMuchIsUnused) {
+  pool_.retain.min_bytes = 0;
+  Thread thread(&heaps_);
+  Sparse sparse = MakeSparse(&thread, 32, 50);
+  EXPECT_EQ(sparse.slab->state, HAK_SLAB_SPARSE);
+  EXPECT_GT(hak_os_fake_purged_bytes(), HAK_SLAB_BYTES / 2);
+  EXPECT_LT(__builtin_popcount(sparse.slab->dirty), HAK_STRIPS / 2);
+  thread.FreeAll(sparse.used);
+  thread.Free(sparse.of_current);
+}
+
+TEST_F(Heap, KeepsFreeStripsForTheDecayTimeWhereLittleIsUnused) {
+  Thread thread(&heaps_);
+  Sparse sparse = MakeSparse(&thread, 32, 50);
+  EXPECT_EQ(hak_os_fake_purged_bytes(), 0u);
+  EXPECT_EQ(pool_.retain.unused_bytes, HAK_SLAB_BYTES);
+  hak_heap_tick(&thread.cache);
+  EXPECT_EQ(hak_os_fake_purged_bytes(), 0u);
+  hak_os_fake_advance_ms(HAK_POOL_PURGE_DELAY_MS);
+  hak_heap_tick(&thread.cache);
+  EXPECT_GT(hak_os_fake_purged_bytes(), HAK_SLAB_BYTES / 2);
+  EXPECT_EQ(pool_.retain.unused_bytes, 0u);
+  thread.FreeAll(sparse.used);
+  thread.Free(sparse.of_current);
+}
+
+TEST_F(Heap, KeepsStripsThatCannotBePurged) {
+  Thread thread(&heaps_);
+  Sparse sparse = MakeSparse(&thread, 32, 50);
+  hak_os_fake_fail(HAK_OS_FAKE_PURGE, 1, SIZE_MAX);
+  thread.Free(sparse.of_current);
+  EXPECT_EQ(hak_heap_trim(&thread.cache), 0u);
+  EXPECT_EQ(sparse.slab->dirty, HAK_STRIPS_ALL);
+  hak_os_fake_succeed();
+  std::vector<void *> all = thread.MallocMany(32, ClassOf(32).n_blocks - sparse.used.size());
+  for (void *p : all) EXPECT_EQ(SlabOf(p), sparse.slab);
+  thread.FreeAll(all);
+  thread.FreeAll(sparse.used);
+}
+
+TEST_F(Heap, RefillsFromTheFullerSlabsSoThatTheOthersCanEmpty) {
+  Thread thread(&heaps_);
+  std::vector<std::vector<void *>> slabs;
+  for (int i = 0; i < 2; ++i) slabs.push_back(thread.MallocSlab(kKind));
+  std::vector<void *> current = thread.MallocSlab(kKind);
+  while (slabs[0].size() > slabs[1].size() / 2) {
+    thread.Free(slabs[0].back());
+    slabs[0].pop_back();
+  }
+  while (slabs[1].size() > 1) {
+    thread.Free(slabs[1].back());
+    slabs[1].pop_back();
+  }
+  void *p = thread.Malloc(kKind);
+  EXPECT_EQ(SlabOf(p), SlabOf(slabs[0][0])) << "although the other one was freed to last";
+  thread.Free(p);
+  thread.FreeAll(current);
+  for (auto &blocks : slabs) thread.FreeAll(blocks);
+}
+
 // Threads that end
 
 TEST_F(Heap, ASuccessorAdoptsTheHeapAndFreesItsBlocksAsItsOwn) {
@@ -273,7 +397,7 @@ TEST_F(Heap, AnEndedThreadLeavesRoomThatAnyThreadUses) {
     ended.reset();
 
     std::vector<void *> blocks = other.MallocMany(kind, ClassOf(kind).n_blocks - 1);
-    EXPECT_EQ(pool_.n_slabs_used, n_used + slab->n_slabs);
+    EXPECT_EQ(pool_.n_slabs_used, n_used + hak_kind_run_slabs(slab->kind));
     blocks.push_back(live);
     EXPECT_EQ(std::set<void *>(blocks.begin(), blocks.end()).size(), ClassOf(kind).n_blocks);
     for (void *p : blocks) {

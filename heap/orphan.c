@@ -29,13 +29,14 @@ static void public_note(struct hak_heap_set *set, size_t kind, bool has_slabs) {
 
 void hak_slab_change_owner(struct hak_slab *slab, struct hak_heap *heap) {
   hak_store_relaxed(&hak_slab_remote_at(slab->base)->owner, heap);
-  hak_registry_set(slab->base, slab->n_slabs, hak_entry_make(heap->id, slab->kind));
+  hak_registry_set(slab->base, hak_kind_run_slabs(slab->kind), hak_entry_make(heap->id, slab->kind));
   if (heap == heap->set->public_heap) public_note(heap->set, slab->kind, true);
 }
 
 static struct hak_slab *public_take_locked(struct hak_heap *heap, size_t kind) {
   struct hak_heap *public_heap = heap->set->public_heap;
-  struct hak_slab *slab = public_heap->bin[kind].awake;
+  struct hak_slab *slab = public_heap->bin[kind].slabs[HAK_SLAB_AWAKE];
+  if (slab == NULL) slab = public_heap->bin[kind].slabs[HAK_SLAB_SPARSE];
   if (slab == NULL) {
     public_note(heap->set, kind, false);
   } else {
@@ -63,6 +64,15 @@ static void unlink_orphan_locked(struct hak_heap_set *set, struct hak_heap *heap
   if (set->newest_orphan == heap) hak_store_relaxed(&set->newest_orphan, heap->older);
 }
 
+static void give_to_public_locked(struct hak_heap_set *set, struct hak_heap *heap, struct hak_slab **list) {
+  struct hak_slab *slab;
+  while ((slab = *list) != NULL) {
+    hak_bin_unlink(heap, slab);
+    hak_slab_change_owner(slab, set->public_heap);
+    hak_bin_link(set->public_heap, slab);
+  }
+}
+
 // Makes a husk of an orphan.
 static void dissolve_locked(struct hak_heap_set *set, struct hak_heap *heap) {
   unlink_orphan_locked(set, heap);
@@ -70,14 +80,10 @@ static void dissolve_locked(struct hak_heap_set *set, struct hak_heap *heap) {
     if (heap->bin[kind].current != NULL) hak_bin_return_current(heap, kind, &heap->list[kind]);
   }
   hak_mail_drain(heap);
-  hak_heap_release_empty(heap);
+  (void)hak_heap_release_unused(heap);
   for (size_t kind = 0; kind < HAK_KINDS; ++kind) {
-    struct hak_slab *slab;
-    while ((slab = heap->bin[kind].awake) != NULL) {
-      hak_bin_unlink(heap, slab);
-      hak_slab_change_owner(slab, set->public_heap);
-      hak_bin_link(set->public_heap, slab);
-    }
+    give_to_public_locked(set, heap, &heap->bin[kind].slabs[HAK_SLAB_AWAKE]);
+    give_to_public_locked(set, heap, &heap->bin[kind].slabs[HAK_SLAB_SPARSE]);
   }
   heap->older = set->husks;
   set->husks = heap;
@@ -185,14 +191,16 @@ void hak_heap_detach(struct hak_cache *cache) {
   hak_add_relaxed(&set->n_threadless, 1);
   link_orphan_locked(set, heap);
   struct hak_heap *oldest = set->oldest_orphan;
-  if (now - oldest->orphaned_ms >= set->pool->purge_delay_ms) dissolve_locked(set, oldest);
+  if (now - oldest->orphaned_ms >= set->pool->retain.delay_ms) dissolve_locked(set, oldest);
   hak_unlock(&set->lock);
 }
 
-void hak_heap_set_trim(struct hak_heap_set *set) {
+size_t hak_heap_set_trim(struct hak_heap_set *set) {
+  size_t returned = 0;
   hak_lock(&set->lock);
   while (set->oldest_orphan != NULL) dissolve_locked(set, set->oldest_orphan);
   collect_mail_locked(set);
-  if (set->public_heap != NULL) hak_heap_release_empty(set->public_heap);
+  if (set->public_heap != NULL) returned = hak_heap_release_unused(set->public_heap);
   hak_unlock(&set->lock);
+  return returned;
 }

@@ -49,7 +49,7 @@ static void collect(struct hak_heap *heap, struct hak_slab_remote *remote) {
   HAK_CHECK(n <= hak_slab_used(slab));
   if (n == 0) {
     // Collected before by take_remote; meanwhile it may have been emptied, and waited for this.
-    if (slab->state == HAK_SLAB_AWAKE && slab->countdown == 0) hak_slab_emptied(heap, slab);
+    if (hak_slab_used(slab) == 0) hak_slab_emptied(heap, slab);
     return;
   }
   // The links of a slab that is now wholly free are not needed, and not worth a walk.

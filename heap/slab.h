@@ -1,12 +1,17 @@
 // A slab as the block tiers (Tiny and Mid) use it: a run of 64 KiB slabs cut into blocks of one size. Internal to
 // heap/ and the tiers above it.
 //
-// A run of n slabs with blocks of B bytes, n_blocks of them:
+// A run of n slabs with blocks of B bytes, n_blocks of them, in sixteen strips of equal length (4 KiB where n is 1):
 //
-//   base        first                                              carved_end                          base + run bytes
-//   +-----------+---------+---------+---------+--- ... ---+--------+----------------------- ... -------+----+
-//   |  never    | block 0 | block 1 | block 2 |           |        |   not yet carved: never touched    |tail|
-//   +-----------+---------+---------+---------+--- ... ---+--------+----------------------- ... -------+----+
+//   base        first                                                                                base + run bytes
+//   +-----------+---------+---------+-------|-+---------+---------+----|----+------ ... ------|---------+----+
+//   |  never    | block 0 | block 1 | block 2 |         |         |         |                           |tail|
+//   +-----------+---------+---------+-------|-+---------+---------+----|----+------ ... ------|---------+----+
+//                  strip 0                  |         strip 1          |       strips 2 ..    |   strip 15
+//
+// A strip is `uncarved` until the first of the blocks that start in it is handed out, and again after its pages were
+// given back to the operating system while no block in it was in use (strip.c). The blocks that start in an uncarved
+// strip are in no list. A strip is `dirty` if it may hold pages.
 //
 // A free block holds the address of the next free block in its first 8 bytes; the last one holds `base`. So `base` ends
 // every list, and no block may start there, nor at any other multiple of 64 KiB: let L be the largest power of two that
@@ -21,17 +26,20 @@
 // States, all under the owner's control:
 //
 //   CURRENT  the slab of its kind that malloc takes from; the thread's cache holds (most of) its free blocks
-//   ASLEEP   every block was handed out when it ceased to be current; fewer than `wake` blocks are free
+//   ASLEEP   every block was handed out when it ceased to be current; fewer than an eighth are free
 //   AWAKE    an eighth of its blocks or more are free; can become current
+//   SPARSE   an eighth of its blocks or less are in use; becomes current when no AWAKE one is there, so that it can
+//            become empty. Each time the number of used blocks has halved, its free strips are looked at
 //
-//            fresh                 list empty, all carved          `wake` blocks freed
-//   (pool) --------> CURRENT ---------------------------> ASLEEP ----------------------> AWAKE ---> (pool) when empty
-//                      ^                                                                   |
-//                      +-------------------------------------------------------------------+
+//            fresh                 list empty, all carved
+//   (pool) --------> CURRENT ---------------------------> ASLEEP ------> AWAKE ------> SPARSE ------> (pool) when empty
+//                      ^                                                   |              |
+//                      +---------------------------------------------------+--------------+
 #ifndef HAKMEM_HEAP_SLAB_H_
 #define HAKMEM_HEAP_SLAB_H_
 
 #include <assert.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -45,7 +53,9 @@ extern "C" {
 
 struct hak_heap;
 
-enum hak_slab_state { HAK_SLAB_CURRENT, HAK_SLAB_ASLEEP, HAK_SLAB_AWAKE };
+// In the order in which a slab that is drained passes them; each but the first has a list of its own in the bin.
+enum hak_slab_state { HAK_SLAB_CURRENT, HAK_SLAB_ASLEEP, HAK_SLAB_AWAKE, HAK_SLAB_SPARSE };
+#define HAK_SLAB_STATES 4
 
 // The geometry of one kind of slab.
 struct hak_class {
@@ -71,33 +81,43 @@ static inline struct hak_class hak_class_make(uint32_t kind, uint32_t n_slabs, u
   return geometry;
 }
 
+#define HAK_STRIPS 16
+#define HAK_STRIPS_ALL ((uint16_t)0xffff)
+
+// The length of a strip of `kind`, as a logarithm.
+static inline unsigned hak_kind_strip_shift(size_t kind) { return hak_kind_run_shift(kind) - 4; }
+
 // What the owner alone reads and writes: the private descriptor of the run's first slab.
 //
-//   0      8           12           16            20         24      28        32
-//   +------+-----------+------------+-------------+----------+-------+---------+
-//   | free | countdown | carved_end | block_bytes | n_blocks | first | n_slabs |
-//   +------+-----------+------------+-------------+----------+-------+---------+
-//   32     33      36     40     48     56     64
-//   +------+-------+------+------+------+------+
-//   | kind | state | wake | next | prev | base |
-//   +------+-------+------+------+------+------+
+//   0      8           12     16            20     24         26      28         30      32
+//   +------+-----------+------+-------------+------+----------+-------+----------+-------+
+//   | free | countdown | rest | block_bytes | span | n_blocks | first | uncarved | dirty |
+//   +------+-----------+------+-------------+------+----------+-------+----------+-------+
+//   32     33      34          35        36             40     48     56     64
+//   +------+-------+-----------+---------+--------------+------+------+------+
+//   | kind | state | purgeable | counted | purgeable_ms | next | prev | base |
+//   +------+-------+-----------+---------+--------------+------+------+------+
 struct hak_slab {
   uintptr_t free;     // list of blocks freed by the owner while the slab was not current, and of collected remote ones
-  int32_t countdown;  // frees until something happens: ASLEEP: it wakes; AWAKE: it is empty; CURRENT: nothing
-  uint32_t carved_end;  // offset from base
+  int32_t countdown;  // frees until the slab changes its state, or is SPARSE and looked at; CURRENT: nothing
+  uint32_t rest;      // blocks in use when the countdown will have come to 0; CURRENT: nothing
   uint32_t block_bytes;
-  uint32_t n_blocks;
-  uint32_t first;
-  uint32_t n_slabs;
+  uint32_t span;  // all blocks together, in bytes
+  uint16_t n_blocks;
+  uint16_t first;
+  uint16_t uncarved;  // bit per strip
+  uint16_t dirty;     // bit per strip
   uint8_t kind;
-  uint8_t state;  // enum hak_slab_state
-  uint16_t unused;
-  uint32_t wake;
-  struct hak_slab *next, *prev;  // ASLEEP, AWAKE: the owner's list of this kind and state
+  uint8_t state;                 // enum hak_slab_state
+  bool purgeable;                // AWAKE, SPARSE: strips may have become free since they were looked at
+  bool counted;                  // purgeable and SPARSE: the dirty strips count as unused memory of the process
+  uint32_t purgeable_ms;         // since when (the low bits of the clock)
+  struct hak_slab *next, *prev;  // the owner's list of this kind and state
   uintptr_t base;
 };
 
 static_assert(sizeof(struct hak_slab) == HAK_DESCRIPTOR_BYTES, "one cache line");
+static_assert(offsetof(struct hak_slab, uncarved) == 28, "as drawn");
 static_assert(offsetof(struct hak_slab, kind) == 32 && offsetof(struct hak_slab, next) == 40, "as drawn");
 
 // What other threads write: on a cache line of its own, the shared descriptor of the run's first slab.
@@ -132,11 +152,16 @@ static inline struct hak_slab_remote *hak_slab_remote_at(uintptr_t base) {
   return (struct hak_slab_remote *)hak_slab_shared_descriptor(base);
 }
 
-// Blocks of an ASLEEP or AWAKE slab that are not free: handed out, in a cache of another thread, or on its remote list.
-static inline uint32_t hak_slab_used(const struct hak_slab *slab) {
-  uint32_t asleep_extra = slab->state == HAK_SLAB_ASLEEP ? slab->n_blocks - slab->wake : 0;
-  return (uint32_t)slab->countdown + asleep_extra;
+// Whether a block that was carved may start at `offset` from the slab's base.
+static inline bool hak_slab_is_carved(const struct hak_slab *slab, size_t kind, uint32_t offset) {
+  return offset - slab->first < slab->span && (slab->uncarved >> (offset >> hak_kind_strip_shift(kind)) & 1) == 0;
 }
+
+// Blocks of a slab that is not CURRENT which are not free: handed out, in an outbox, or on its remote list.
+static inline uint32_t hak_slab_used(const struct hak_slab *slab) { return (uint32_t)slab->countdown + slab->rest; }
+
+// An eighth of the blocks, at least 1: so many free wake a slab, so many used or less make it sparse.
+static inline uint32_t hak_slab_eighth(const struct hak_slab *slab) { return (uint32_t)hak_max(slab->n_blocks / 8, 1); }
 
 #ifdef __cplusplus
 }

@@ -213,7 +213,7 @@ static struct hak_huge *expired_locked(struct hak_huge_heap *heap, uint64_t now)
   struct hak_huge *next;
   for (struct hak_huge *mapping = heap->cached_first; mapping != NULL; mapping = next) {
     next = mapping->next;
-    if (mapping->freed_ms > now || now - mapping->freed_ms < heap->pool->purge_delay_ms) continue;
+    if (mapping->freed_ms > now || now - mapping->freed_ms < heap->pool->retain.delay_ms) continue;
     unlink_cached_locked(heap, mapping);
     mapping->next = expired;
     expired = mapping;

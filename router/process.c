@@ -56,7 +56,7 @@ static bool make_process(void) {
     process.config = hak_config_read(get_variable);
     bool diet = process.config.tiny_mem_diet != 0;
     hak_pool_init(&process.pool, hak_os_linux());
-    if (diet) process.pool.purge_delay_ms = 0;
+    if (diet) process.pool.retain.delay_ms = process.pool.retain.min_bytes = 0;
     hak_heap_set_init(&process.heaps, &process.pool, process.config.tiny_refill_count_hot, diet);
     hak_ace_init(&process.ace, &process.pool, diet);
     hak_huge_init(&process.huge, &process.pool, diet);
@@ -92,6 +92,7 @@ void hak_process_tick(void) {
   static __thread unsigned n_calls HAK_TLS_INITIAL_EXEC;
   static uint64_t last_ms;  // atomic
   if (HAK_LIKELY(++n_calls % TICK_CALLS != 0)) return;
+  if (hak_thread_cache.heap != NULL) hak_heap_tick(&hak_thread_cache);
   uint64_t now = process.pool.os->now_ms();
   uint64_t last = hak_load_relaxed(&last_ms);
   if (now - last < TICK_MS || !hak_cas_relaxed(&last_ms, &last, now)) return;

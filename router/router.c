@@ -280,10 +280,10 @@ HAK_EXPORT size_t hak_usable_size(const void *p) {
 
 HAK_EXPORT int hak_trim(size_t pad) {
   struct hak_process *process = hak_process_get();
-  if (hak_thread_cache.heap != NULL) hak_heap_trim(&hak_thread_cache);
-  hak_heap_set_trim(&process->heaps);
+  size_t returned = hak_thread_cache.heap == NULL ? 0 : hak_heap_trim(&hak_thread_cache);
+  returned += hak_heap_set_trim(&process->heaps);
   hak_ace_cache_flush(&process->ace, &hak_thread_ace_cache);
-  size_t returned = hak_ace_trim(&process->ace, pad);
+  returned += hak_ace_trim(&process->ace, pad);
   returned += hak_huge_trim(&process->huge, pad);
   returned += hak_pool_trim(&process->pool, pad);
   return returned != 0;

@@ -14,7 +14,8 @@
 #define META_CHUNK_BYTES ((size_t)64 * 1024)
 
 void hak_pool_init(struct hak_pool *pool, const struct hak_os *os) {
-  *pool = (struct hak_pool){.os = os, .purge_delay_ms = HAK_POOL_PURGE_DELAY_MS};
+  *pool = (struct hak_pool){
+      .os = os, .retain = {.os = os, .delay_ms = HAK_POOL_PURGE_DELAY_MS, .min_bytes = HAK_RETAIN_MIN_BYTES}};
   pthread_mutex_init(&pool->lock, NULL);
 }
 
@@ -71,9 +72,20 @@ static void append_dirty(struct hak_pool *pool, struct hak_superslab *superslab)
   pool->dirty_last = superslab;
 }
 
+static size_t dirty_bytes(const struct hak_superslab *superslab) {
+  return (size_t)__builtin_popcount(superslab->dirty_map) * HAK_SLAB_BYTES;
+}
+
+// Without a change of its place in the list of dirty SuperSlabs.
+static void change_dirty_map(struct hak_pool *pool, struct hak_superslab *superslab, uint32_t dirty_map) {
+  size_t before = dirty_bytes(superslab);
+  superslab->dirty_map = dirty_map;
+  hak_retain_add(&pool->retain, dirty_bytes(superslab) - before);
+}
+
 static void set_dirty_map(struct hak_pool *pool, struct hak_superslab *superslab, uint32_t dirty_map) {
   if (superslab->dirty_map != 0) unlink_dirty(pool, superslab);
-  superslab->dirty_map = dirty_map;
+  change_dirty_map(pool, superslab, dirty_map);
   if (dirty_map != 0) append_dirty(pool, superslab);
 }
 
@@ -140,10 +152,6 @@ static bool unmap_locked(struct hak_pool *pool, struct hak_superslab *superslab)
   return false;
 }
 
-static size_t dirty_bytes(const struct hak_superslab *superslab) {
-  return (size_t)__builtin_popcount(superslab->dirty_map) * HAK_SLAB_BYTES;
-}
-
 // Gives back the pages of `superslab` and, if all of it is free, the address space. Returns the bytes.
 static size_t return_locked(struct hak_pool *pool, struct hak_superslab *superslab, uint64_t now) {
   size_t bytes = dirty_bytes(superslab);
@@ -156,8 +164,22 @@ static void tick_locked(struct hak_pool *pool, uint64_t now) {
   struct hak_superslab *superslab;
   int left = RETURNS_PER_TICK;
   while (left-- != 0 && (superslab = pool->dirty_first) != NULL && superslab->freed_ms <= now &&
-         now - superslab->freed_ms >= pool->purge_delay_ms) {
-    (void)return_locked(pool, superslab, now);
+         now - superslab->freed_ms >= pool->retain.delay_ms) {
+    hak_retain_gave_back_late(&pool->retain, return_locked(pool, superslab, now));
+  }
+}
+
+size_t hak_pool_excess(const struct hak_pool *pool) {
+  return hak_retain_excess(&pool->retain, hak_load_relaxed(&pool->n_slabs_used) * HAK_SLAB_BYTES);
+}
+
+// Gives back what is kept beyond the limit.
+static void give_back_excess_locked(struct hak_pool *pool, uint64_t now) {
+  struct hak_superslab *superslab;
+  int left = RETURNS_PER_TICK;
+  while (left-- != 0 && hak_pool_excess(pool) != 0 && (superslab = pool->dirty_first) != NULL &&
+         superslab->freed_ms <= now) {
+    hak_retain_gave_back_early(&pool->retain, return_locked(pool, superslab, now));
   }
 }
 
@@ -189,7 +211,7 @@ static uintptr_t take_locked(struct hak_pool *pool, struct hak_superslab *supers
   link_by_free(pool, superslab);
   uint32_t dirty = superslab->dirty_map & ~mask;
   if (dirty != 0) {
-    superslab->dirty_map = dirty;  // keeps its place in the list: what is left is no younger
+    change_dirty_map(pool, superslab, dirty);  // what is left is no younger
   } else {
     set_dirty_map(pool, superslab, 0);
   }
@@ -211,7 +233,7 @@ uintptr_t hak_pool_acquire(struct hak_pool *pool, size_t n_slabs, bool hot, bool
   return base;
 }
 
-void hak_pool_release(struct hak_pool *pool, uintptr_t base, size_t n_slabs) {
+void hak_pool_release(struct hak_pool *pool, uintptr_t base, size_t n_slabs, bool dirty) {
   uint64_t now = pool->os->now_ms();
   hak_pool_lock(pool);
   struct hak_superslab *superslab = hak_superslab_descriptor(base);
@@ -221,8 +243,9 @@ void hak_pool_release(struct hak_pool *pool, uintptr_t base, size_t n_slabs) {
   superslab->free_map |= mask;
   superslab->freed_ms = now;
   link_by_free(pool, superslab);
-  set_dirty_map(pool, superslab, superslab->dirty_map | mask);
+  if (dirty) set_dirty_map(pool, superslab, superslab->dirty_map | mask);
   hak_sub_relaxed(&pool->n_slabs_used, n_slabs);
+  give_back_excess_locked(pool, now);
   tick_locked(pool, now);
   hak_pool_unlock(pool);
 }

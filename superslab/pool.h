@@ -14,6 +14,7 @@
 
 #include "platform/os.h"
 #include "superslab/layout.h"
+#include "superslab/retain.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -33,7 +34,7 @@ struct hak_pool {
   // SuperSlabs with free slabs that may hold pages, the longest unused first.
   struct hak_superslab *dirty_first, *dirty_last;
   uintptr_t last_mapped;
-  uint64_t purge_delay_ms;
+  struct hak_retain retain;
   char *meta_next, *meta_end;
   // Statistics, readable without the lock: atomic, relaxed.
   size_t n_superslabs;
@@ -52,8 +53,12 @@ void hak_pool_destroy(struct hak_pool *pool);
 // calls once per SuperSlab.
 uintptr_t hak_pool_acquire(struct hak_pool *pool, size_t n_slabs, bool hot, bool *zeroed);
 
-// Takes back the run at `base`; the caller has cleared the registry's entries. Any thread.
-void hak_pool_release(struct hak_pool *pool, uintptr_t base, size_t n_slabs);
+// Takes back the run at `base`; the caller has cleared the registry's entries. `dirty` says whether it may hold pages.
+// Any thread. What the process keeps beyond its limit (retain.h) goes back to the operating system.
+void hak_pool_release(struct hak_pool *pool, uintptr_t base, size_t n_slabs, bool dirty);
+
+// How many bytes of unused memory the process keeps beyond its limit. Any thread, no locks.
+size_t hak_pool_excess(const struct hak_pool *pool);
 
 // Returns the pages that were free for longer than the decay time. Any thread; called on slow paths, cheap when
 // nothing is due.

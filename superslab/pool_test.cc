@@ -38,7 +38,7 @@ class Pool : public ::testing::Test {
 
   uintptr_t Acquire(size_t n_slabs) { return hak_pool_acquire(&pool_, n_slabs, false, nullptr); }
   uintptr_t Acquire(size_t n_slabs, bool *zeroed) { return hak_pool_acquire(&pool_, n_slabs, false, zeroed); }
-  void Release(uintptr_t base, size_t n_slabs = 1) { hak_pool_release(&pool_, base, n_slabs); }
+  void Release(uintptr_t base, size_t n_slabs = 1) { hak_pool_release(&pool_, base, n_slabs, true); }
 
   std::vector<uintptr_t> AcquireMany(size_t count, size_t n_slabs = 1) {
     std::vector<uintptr_t> runs;
@@ -247,9 +247,58 @@ TEST_F(Pool, KeepsWhatIsUsedAgainWithinTheDecayTime) {
   ReleaseAll(slabs);
 }
 
+// What is kept
+
+TEST_F(Pool, GivesBackAtOnceWhatIsBeyondTheLimit) {
+  std::vector<uintptr_t> slabs = AcquireMany(8 * 32);
+  ReleaseAll(slabs);
+  EXPECT_EQ(pool_.retain.unused_bytes, HAK_RETAIN_MIN_BYTES);
+  EXPECT_EQ(pool_.n_superslabs * HAK_SUPERSLAB_BYTES, HAK_RETAIN_MIN_BYTES);
+}
+
+TEST_F(Pool, KeepsMoreWhereMoreIsInUse) {
+  std::vector<uintptr_t> used = AcquireMany(64 * 32);
+  std::vector<uintptr_t> slabs = AcquireMany(16 * 32);
+  ReleaseAll(slabs);
+  EXPECT_GE(pool_.retain.unused_bytes, 64 * HAK_SUPERSLAB_BYTES >> HAK_RETAIN_SHIFT);
+  EXPECT_LE(pool_.retain.unused_bytes, 80 * HAK_SUPERSLAB_BYTES >> HAK_RETAIN_SHIFT);
+  ReleaseAll(used);
+}
+
+TEST_F(Pool, LearnsToKeepWhatItWouldHaveNeededAndForgetsIt) {
+  std::vector<uintptr_t> slabs = AcquireMany(8 * 32);
+  ReleaseAll(slabs);
+  size_t early = 8 * HAK_SUPERSLAB_BYTES - HAK_RETAIN_MIN_BYTES;
+  EXPECT_EQ(pool_.retain.ghost_bytes, early);
+  // Whoever takes pages into use says so.
+  hak_retain_took_fresh(&pool_.retain, early / 2);
+  EXPECT_EQ(pool_.retain.learned_bytes, early / 2);
+  hak_retain_took_fresh(&pool_.retain, early);
+  EXPECT_EQ(pool_.retain.learned_bytes, early) << "no more than went back early";
+
+  slabs = AcquireMany(6 * 32);
+  ReleaseAll(slabs);
+  EXPECT_EQ(pool_.retain.unused_bytes, 6 * HAK_SUPERSLAB_BYTES);
+  for (int i = 0; i < 2; ++i) {
+    hak_os_fake_advance_ms(HAK_POOL_PURGE_DELAY_MS);
+    hak_pool_tick(&pool_);
+  }
+  EXPECT_EQ(pool_.retain.unused_bytes, 0u);
+  EXPECT_EQ(pool_.retain.learned_bytes, 0u);
+}
+
+TEST_F(Pool, LearnsNothingFromWhatWentBackLongAgo) {
+  std::vector<uintptr_t> slabs = AcquireMany(8 * 32);
+  ReleaseAll(slabs);
+  hak_os_fake_advance_ms(2 * HAK_POOL_PURGE_DELAY_MS);
+  hak_retain_took_fresh(&pool_.retain, HAK_SUPERSLAB_BYTES);
+  EXPECT_EQ(pool_.retain.learned_bytes, 0u);
+}
+
 // Trim
 
 TEST_F(Pool, TrimReturnsAllThatIsFreeAndSaysHowMuch) {
+  pool_.retain.min_bytes = 32 * HAK_SUPERSLAB_BYTES;
   std::vector<uintptr_t> slabs = AcquireMany(32 + 32 + 8);
   std::vector<uintptr_t> kept(slabs.end() - 4, slabs.end());
   slabs.resize(slabs.size() - 4);
@@ -264,6 +313,7 @@ TEST_F(Pool, TrimReturnsAllThatIsFreeAndSaysHowMuch) {
 }
 
 TEST_F(Pool, TrimKeepsAsMuchAsItIsToldTo) {
+  pool_.retain.min_bytes = 32 * HAK_SUPERSLAB_BYTES;
   std::vector<uintptr_t> slabs = AcquireMany(5 * 32);
   ReleaseAll(slabs);
   EXPECT_EQ(hak_pool_trim(&pool_, 2 * HAK_SUPERSLAB_BYTES), 3 * HAK_SUPERSLAB_BYTES);
@@ -350,7 +400,7 @@ TEST_F(Pool, TrimsAndDecaysToAnEndWhenNothingCanBePurged) {
   for (size_t i = 0; i < slabs.size(); i += 2) Release(slabs[i]);
   hak_os_fake_fail(HAK_OS_FAKE_PURGE, 1, SIZE_MAX);
   EXPECT_EQ(hak_pool_trim(&pool_, 0), 0u);
-  pool_.purge_delay_ms = 0;
+  pool_.retain.delay_ms = 0;
   hak_os_fake_advance_ms(10 * HAK_POOL_PURGE_DELAY_MS);
   hak_pool_tick(&pool_);
   for (size_t i = 1; i < slabs.size(); i += 2) Release(slabs[i]);
@@ -474,7 +524,7 @@ TEST_P(PoolProgram, NeverOverlapsNeverLosesAndTellsTheTruthAboutZeroes) {
         runs.pop_back();
         words(run, [&](uint64_t *word) { ASSERT_EQ(*word, run.pattern); });
         for (size_t slab = 0; slab < run.n_slabs; ++slab) owned.erase(run.base + slab * kSlab);
-        hak_pool_release(&pool_, run.base, run.n_slabs);
+        hak_pool_release(&pool_, run.base, run.n_slabs, true);
         break;
       }
       case 4:
@@ -485,7 +535,7 @@ TEST_P(PoolProgram, NeverOverlapsNeverLosesAndTellsTheTruthAboutZeroes) {
     ASSERT_EQ(pool_.n_slabs_used, owned.size());
     ASSERT_GE(pool_.n_superslabs * kAll, owned.size());
   }
-  for (const Run &run : runs) hak_pool_release(&pool_, run.base, run.n_slabs);
+  for (const Run &run : runs) hak_pool_release(&pool_, run.base, run.n_slabs, true);
 }
 
 INSTANTIATE_TEST_SUITE_P(PageSizes, PoolProgram,

@@ -165,7 +165,7 @@ TEST_F(Registry, SurvivesTwoPoolsThatRaceForTheSameRegion) {
       hak_registry_set(base, 32, hak_entry_make(1, 1));
       EXPECT_EQ(Find(base), hak_entry_make(1, 1));
       hak_registry_set(base, 32, 0);
-      hak_pool_release(&pool, base, 32);
+      hak_pool_release(&pool, base, 32, true);
       hak_pool_trim(&pool, 0);
       EXPECT_EQ(pool.n_superslabs, 0u);
     }

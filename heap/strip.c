@@ -1,0 +1,153 @@
+// Strips: the sixteenths of a slab, in which it is carved into blocks and given back to the operating system.
+#include "base/bits.h"
+#include "base/compiler.h"
+#include "heap/heap_internal.h"
+#include "platform/report.h"
+
+// A refill of a hot kind carves this much at most: what is carved is touched.
+#define CARVE_BYTES_MAX ((size_t)16 * 1024)
+
+// A kind that has filled this many slabs is hot.
+#define HOT_SLABS 2
+
+static unsigned strip_shift(const struct hak_slab *slab) { return hak_kind_strip_shift(slab->kind); }
+
+// The number of blocks that start before `strip`.
+static uint32_t blocks_before(const struct hak_slab *slab, size_t strip) {
+  uint32_t offset = (uint32_t)strip << strip_shift(slab);
+  if (offset <= slab->first) return 0;
+  return (uint32_t)hak_min((offset - slab->first + slab->block_bytes - 1) / slab->block_bytes, slab->n_blocks);
+}
+
+static uint16_t mask_of(size_t first, size_t n) { return (uint16_t)(((1u << n) - 1) << first); }
+
+// The strips that a page of the operating system takes, at least 1.
+static size_t strips_per_page(const struct hak_heap *heap, const struct hak_slab *slab) {
+  return hak_min(hak_max(heap->set->pool->os->page_bytes >> strip_shift(slab), 1), HAK_STRIPS);
+}
+
+// Carving
+
+static size_t strips_per_carve(const struct hak_heap *heap, const struct hak_slab *slab) {
+  size_t n = strips_per_page(heap, slab);
+  if (heap->bin[slab->kind].n_fresh < HOT_SLABS) return n;
+  size_t bytes = hak_min((size_t)heap->set->refill_count * slab->block_bytes, CARVE_BYTES_MAX);
+  return hak_max(n, hak_round_up(bytes, (size_t)1 << strip_shift(slab)) >> strip_shift(slab));
+}
+
+bool hak_strip_carve(struct hak_heap *heap, struct hak_slab *slab, uintptr_t *list) {
+  if (slab->uncarved == 0) return false;
+  size_t first = (size_t)__builtin_ctz(slab->uncarved);
+  size_t n = (size_t)__builtin_ctz(~((uint32_t)slab->uncarved >> first));
+  n = hak_min(n, strips_per_carve(heap, slab));
+  uint16_t mask = mask_of(first, n);
+  hak_retain_took_fresh(&heap->set->pool->retain, (size_t)__builtin_popcount(mask & ~slab->dirty) << strip_shift(slab));
+  slab->uncarved &= (uint16_t)~mask;
+  slab->dirty |= mask;
+
+  uintptr_t block = slab->base + slab->first + (uintptr_t)blocks_before(slab, first) * slab->block_bytes;
+  uintptr_t end = slab->base + slab->first + (uintptr_t)blocks_before(slab, first + n) * slab->block_bytes;
+  HAK_CHECK(block < end);
+  *list = block;
+  for (uintptr_t next = block + slab->block_bytes; next != end; next += slab->block_bytes) {
+    *(uintptr_t *)block = next;
+    block = next;
+  }
+  *(uintptr_t *)block = slab->base;
+  return true;
+}
+
+void hak_strip_restart(struct hak_slab *slab) {
+  slab->free = slab->base;
+  slab->uncarved = HAK_STRIPS_ALL;
+}
+
+uint32_t hak_strip_carved_blocks(const struct hak_slab *slab) {
+  uint32_t n = slab->n_blocks;
+  for (uint32_t rest = slab->uncarved; rest != 0; rest &= rest - 1) {
+    size_t strip = (size_t)__builtin_ctz(rest);
+    n -= blocks_before(slab, strip + 1) - blocks_before(slab, strip);
+  }
+  return n;
+}
+
+// Purging
+
+// What the free list says of each strip.
+struct occupation {
+  uint16_t n_free[HAK_STRIPS];  // free blocks that start in the strip
+  uint16_t entered_free;        // bit per strip: a free block reaches into it from the one before
+};
+
+static struct occupation occupation_of(const struct hak_slab *slab) {
+  struct occupation found = {.entered_free = 0};
+  unsigned shift = strip_shift(slab);
+  for (uintptr_t block = slab->free; block != slab->base; block = *(uintptr_t *)block) {
+    uint32_t offset = (uint32_t)(block - slab->base);
+    uint32_t strip = offset >> shift;
+    ++found.n_free[strip];
+    // A block is shorter than a strip.
+    if ((offset + slab->block_bytes - 1) >> shift != strip) found.entered_free |= (uint16_t)(1u << (strip + 1));
+  }
+  return found;
+}
+
+// The strips in which no block is in use.
+static uint16_t unused_strips(const struct hak_slab *slab) {
+  struct occupation found = occupation_of(slab);
+  uint16_t unused = 0;
+  for (size_t strip = 0; strip < HAK_STRIPS; ++strip) {
+    uint32_t before = blocks_before(slab, strip);
+    bool is_uncarved = (slab->uncarved >> strip & 1) != 0;
+    bool own = is_uncarved || found.n_free[strip] == blocks_before(slab, strip + 1) - before;
+    bool is_entered = slab->first + before * slab->block_bytes > (uint32_t)strip << strip_shift(slab);
+    bool entry = strip == 0 || !is_entered || ((found.entered_free | slab->uncarved << 1) >> strip & 1) != 0;
+    if (own && entry) unused |= (uint16_t)(1u << strip);
+  }
+  return unused;
+}
+
+// Of `strips`, those that make whole pages of the operating system.
+static uint16_t whole_pages(const struct hak_heap *heap, const struct hak_slab *slab, uint16_t strips) {
+  size_t n = strips_per_page(heap, slab);
+  uint16_t whole = 0;
+  for (size_t strip = 0; strip < HAK_STRIPS; strip += n) {
+    uint16_t page = mask_of(strip, n);
+    if ((strips & page) == page) whole |= page;
+  }
+  return whole;
+}
+
+// Takes the blocks that start in `strips`, which are all free, off the free list.
+static void unlink_strips(struct hak_slab *slab, uint16_t strips) {
+  uintptr_t *link = &slab->free;
+  while (*link != slab->base) {
+    uintptr_t block = *link;
+    if ((strips >> ((uint32_t)(block - slab->base) >> strip_shift(slab)) & 1) != 0) {
+      *link = *(uintptr_t *)block;
+    } else {
+      link = (uintptr_t *)block;
+    }
+  }
+}
+
+size_t hak_strip_purge(struct hak_heap *heap, struct hak_slab *slab) {
+  if (slab->dirty == 0) return 0;
+  uint16_t unused = hak_slab_used(slab) == 0 ? HAK_STRIPS_ALL : unused_strips(slab);
+  uint16_t purged = whole_pages(heap, slab, unused) & slab->dirty;
+  if (purged == 0) return 0;
+  unlink_strips(slab, purged);
+  slab->uncarved |= purged;
+  size_t bytes = 0;
+  for (uint32_t rest = purged; rest != 0;) {
+    size_t first = (size_t)__builtin_ctz(rest);
+    size_t n = (size_t)__builtin_ctz(~(rest >> first));
+    size_t length = n << strip_shift(slab);
+    if (heap->set->pool->os->purge((void *)(slab->base + (first << strip_shift(slab))), length)) {
+      slab->dirty &= (uint16_t)~mask_of(first, n);
+      bytes += length;
+    }
+    rest &= ~(uint32_t)mask_of(first, n);
+  }
+  return bytes;
+}

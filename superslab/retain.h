@@ -1,0 +1,93 @@
+// How much unused memory a process keeps.
+//
+// Memory that was freed and still holds pages is worth keeping for the next phase of a program, since to fault a page
+// in again costs more than anything else an allocator does; and it is a waste in a program that has no such phase. The
+// tiers count what they keep here. Up to a limit it stays until it was unused for the decay time; what is beyond goes
+// back at once, the longest unused first.
+//
+// The limit is learned. What went back early is remembered for a decay time, as a ghost: if the process takes fresh
+// memory meanwhile, it would have been better to keep as much, and the limit grows by it. So a program that frees all
+// it has once gives it back, and one that does so again and again faults its memory in twice at most. What stayed until
+// the decay time was over lowers the limit. (Ghost entries that move a limit are an idea of the ARC cache of Megiddo
+// and Modha, FAST 2003.)
+//
+// All numbers are hints: atomic, relaxed, and a few slabs off when threads race.
+#ifndef HAKMEM_SUPERSLAB_RETAIN_H_
+#define HAKMEM_SUPERSLAB_RETAIN_H_
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/atomic.h"
+#include "base/bits.h"
+#include "platform/os.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define HAK_RETAIN_MIN_BYTES ((size_t)4 * 1024 * 1024)
+#define HAK_RETAIN_SHIFT 4
+
+struct hak_retain {
+  const struct hak_os *os;
+  uint64_t delay_ms;     // the decay time
+  size_t min_bytes;      // the limit is never below this, nor below a sixteenth of the memory in use
+  size_t unused_bytes;   // what is kept now
+  size_t learned_bytes;  // the limit as far as it was learned
+  size_t ghost_bytes;    // given back early since ghost_ms
+  uint64_t ghost_ms;
+};
+
+static inline void hak_retain_add(struct hak_retain *retain, size_t bytes) {
+  hak_add_relaxed(&retain->unused_bytes, bytes);
+}
+
+static inline void hak_retain_sub(struct hak_retain *retain, size_t bytes) {
+  hak_sub_relaxed(&retain->unused_bytes, bytes);
+}
+
+// How many bytes are kept beyond the limit; `used_bytes` is what the process has in use.
+static inline size_t hak_retain_excess(const struct hak_retain *retain, size_t used_bytes) {
+  size_t unused = hak_load_relaxed(&retain->unused_bytes);
+  size_t limit = hak_max(hak_load_relaxed(&retain->learned_bytes), retain->min_bytes);
+  limit = hak_max(limit, used_bytes >> HAK_RETAIN_SHIFT);
+  // A sum that has slipped below 0 for a moment is not an excess.
+  return unused > limit && unused <= SIZE_MAX / 2 ? unused - limit : 0;
+}
+
+// Notes that `bytes` went back although they were unused for less than the decay time.
+static inline void hak_retain_gave_back_early(struct hak_retain *retain, size_t bytes) {
+  uint64_t now_ms = retain->os->now_ms();
+  uint64_t since = hak_load_relaxed(&retain->ghost_ms);
+  if (now_ms - since >= retain->delay_ms && hak_cas_relaxed(&retain->ghost_ms, &since, now_ms)) {
+    hak_store_relaxed(&retain->ghost_bytes, 0);
+  }
+  hak_add_relaxed(&retain->ghost_bytes, bytes);
+}
+
+// Notes that `bytes` that were unused for the decay time went back.
+static inline void hak_retain_gave_back_late(struct hak_retain *retain, size_t bytes) {
+  size_t learned = hak_load_relaxed(&retain->learned_bytes);
+  if (learned != 0) hak_store_relaxed(&retain->learned_bytes, learned - hak_min(learned, bytes));
+}
+
+// Notes that `bytes` of memory without pages were taken into use.
+static inline void hak_retain_took_fresh(struct hak_retain *retain, size_t bytes) {
+  size_t ghost = hak_load_relaxed(&retain->ghost_bytes);
+  if (ghost == 0) return;
+  if (retain->os->now_ms() - hak_load_relaxed(&retain->ghost_ms) >= 2 * retain->delay_ms) {
+    hak_store_relaxed(&retain->ghost_bytes, 0);
+    return;
+  }
+  size_t learned = hak_min(ghost, bytes);
+  hak_store_relaxed(&retain->ghost_bytes, ghost - learned);
+  hak_add_relaxed(&retain->learned_bytes, learned);
+}
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif  // HAKMEM_SUPERSLAB_RETAIN_H_
