@@ -295,7 +295,7 @@ HAK_NOINLINE void hak_slab_countdown_slow(struct hak_heap *heap, struct hak_slab
 static HAK_COLD HAK_NORETURN void fatal_local(void *p, size_t kind, const char *function) {
   uintptr_t address = (uintptr_t)p;
   struct hak_slab *slab = hak_slab_at(hak_kind_run_base(kind, address));
-  bool carved = hak_slab_is_carved(slab, kind, (uint32_t)(address - slab->base));
+  bool carved = hak_slab_is_carved(slab, hak_kind_run_shift(kind), (uint32_t)(address - slab->base));
   hak_fatal_misuse(function, p, carved ? HAK_MISUSE_DOUBLE_FREE : HAK_MISUSE_FOREIGN);
 }
 
@@ -308,7 +308,7 @@ void hak_heap_free(struct hak_cache *cache, void *p, const char *function) {
   if (hak_entry_owner(entry) != cache->owner_id) {
     hak_outbox_add(cache, p, kind, function);
   } else if (HAK_UNLIKELY(!hak_cache_push_run(cache, p, kind, distance) &&
-                          !hak_heap_free_local(cache, p, kind, distance))) {
+                          !hak_heap_free_local(cache, p, hak_kind_run_shift(kind), distance))) {
     fatal_local(p, kind, function);
   }
 }

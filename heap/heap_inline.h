@@ -23,18 +23,20 @@ static HAK_ALWAYS_INLINE bool hak_cache_push_run(struct hak_cache *cache, void *
   return true;
 }
 
-// Frees `p` if it is a block of a slab that this thread owns, and not of the current one's list. False, and nothing has
-// changed, in every other case, and where the pointer looks wrong: hak_heap_free takes it from there.
-static HAK_ALWAYS_INLINE bool hak_heap_free_local(struct hak_cache *cache, void *p, size_t kind, uintptr_t distance) {
+// Frees `p` if it is a block of a slab that this thread owns, and not of the current one's list. `run_shift` is that of
+// its kind: a constant in the caller saves a third of the instructions. False, and nothing has changed, in every other
+// case, and where the pointer looks wrong: hak_heap_free takes it from there.
+static HAK_ALWAYS_INLINE bool hak_heap_free_local(struct hak_cache *cache, void *p, unsigned run_shift,
+                                                  uintptr_t distance) {
   uintptr_t address = (uintptr_t)p;
   if (HAK_UNLIKELY((address >> HAK_ADDRESS_BITS | address % HAK_BLOCK_ALIGNMENT) != 0 || distance == 0)) return false;
   struct hak_region *region = hak_region_of(address);
   uint32_t entry = hak_load_relaxed(&region->entry[(uint32_t)address >> HAK_SLAB_SHIFT]);
   if (HAK_UNLIKELY(hak_entry_owner(entry) != cache->owner_id)) return false;
-  uintptr_t base = hak_kind_run_base(kind, address);
+  uintptr_t base = address >> run_shift << run_shift;
   struct hak_slab *slab = (struct hak_slab *)&region->slab_private[(uint32_t)base >> HAK_SLAB_SHIFT];
   if (HAK_UNLIKELY(slab->free == address)) return false;
-  if (HAK_UNLIKELY(!hak_slab_is_carved(slab, kind, (uint32_t)(address - base)))) return false;
+  if (HAK_UNLIKELY(!hak_slab_is_carved(slab, run_shift, (uint32_t)(address - base)))) return false;
   *(uintptr_t *)p = slab->free;
   slab->free = address;
   if (HAK_UNLIKELY(--slab->countdown == 0)) hak_slab_countdown_slow(cache->heap, slab);

@@ -81,11 +81,12 @@ static inline struct hak_class hak_class_make(uint32_t kind, uint32_t n_slabs, u
   return geometry;
 }
 
-#define HAK_STRIPS 16
+#define HAK_STRIPS_SHIFT 4
+#define HAK_STRIPS ((size_t)1 << HAK_STRIPS_SHIFT)
 #define HAK_STRIPS_ALL ((uint16_t)0xffff)
 
 // The length of a strip of `kind`, as a logarithm.
-static inline unsigned hak_kind_strip_shift(size_t kind) { return hak_kind_run_shift(kind) - 4; }
+static inline unsigned hak_kind_strip_shift(size_t kind) { return hak_kind_run_shift(kind) - HAK_STRIPS_SHIFT; }
 
 // What the owner alone reads and writes: the private descriptor of the run's first slab.
 //
@@ -152,9 +153,10 @@ static inline struct hak_slab_remote *hak_slab_remote_at(uintptr_t base) {
   return (struct hak_slab_remote *)hak_slab_shared_descriptor(base);
 }
 
-// Whether a block that was carved may start at `offset` from the slab's base.
-static inline bool hak_slab_is_carved(const struct hak_slab *slab, size_t kind, uint32_t offset) {
-  return offset - slab->first < slab->span && (slab->uncarved >> (offset >> hak_kind_strip_shift(kind)) & 1) == 0;
+// Whether a block that was carved may start at `offset` from the slab's base; `run_shift` is that of its kind.
+static inline bool hak_slab_is_carved(const struct hak_slab *slab, unsigned run_shift, uint32_t offset) {
+  if (offset - slab->first >= slab->span) return false;
+  return (slab->uncarved >> (offset >> (run_shift - HAK_STRIPS_SHIFT)) & 1) == 0;
 }
 
 // Blocks of a slab that is not CURRENT which are not free: handed out, in an outbox, or on its remote list.
