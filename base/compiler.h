@@ -33,6 +33,9 @@
 // constant distances from there, instead of computing an address for each.
 #define HAK_KEEP_AS_BASE(pointer) __asm__("" : "+r"(pointer))
 
+// Keeps the compiler from moving memory accesses over this point, and tells the processor nothing.
+#define HAK_COMPILER_BARRIER() __atomic_signal_fence(__ATOMIC_SEQ_CST)
+
 // *difference = a ^ b; true if that is zero. The compiler would compare a and b once more instead of using the flags
 // that the XOR has set, which is one instruction of the 18 that free may have.
 static HAK_ALWAYS_INLINE bool hak_xor_is_zero(unsigned long a, unsigned long b, unsigned long *difference) {

@@ -39,7 +39,10 @@ struct hak_cache {
   uintptr_t list[HAK_KINDS];
   // The heap whose slabs this thread owns, NULL before the first slow path and after the thread's end.
   struct hak_heap *heap;
-  uint32_t owner_id;  // the heap's id, or HAK_NO_OWNER
+  // What visit.c is about: whether the thread works on its heap, and whether it may: the heap's id, or HAK_NO_OWNER
+  // while there is no heap or another thread visits it. Atomic.
+  uint32_t inside;
+  uint32_t owner_id;
   uint32_t outbox_clock;
   struct hak_outbox_slot outbox[HAK_OUTBOX_SLOTS];
 };
@@ -47,11 +50,11 @@ struct hak_cache {
 // Kind 0 is both "size 0" for malloc and "not ours" for free. Its list is empty, and no pointer is near its head, so
 // that both take the slow path. No address, and no value that a program might mistake for one either.
 #define HAK_CACHE_NO_BLOCK ((uintptr_t)0xa6d1e3978c5b0000)
-#define HAK_CACHE_INIT                          \
-  {                                             \
-    {HAK_CACHE_NO_BLOCK}, 0, HAK_NO_OWNER, 0, { \
-      { 0, 0, 0, 0, 0 }                         \
-    }                                           \
+#define HAK_CACHE_INIT                             \
+  {                                                \
+    {HAK_CACHE_NO_BLOCK}, 0, 0, HAK_NO_OWNER, 0, { \
+      { 0, 0, 0, 0, 0 }                            \
+    }                                              \
   }
 
 #define HAK_SLAB_OFFSET_MASK (HAK_SLAB_BYTES - 1)

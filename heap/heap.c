@@ -264,13 +264,13 @@ static struct hak_slab *next_slab(struct hak_heap *heap, const struct hak_class 
   return slab;
 }
 
-bool hak_heap_refill(struct hak_cache *cache, const struct hak_class *geometry) {
+static bool refill(struct hak_cache *cache, const struct hak_class *geometry) {
   struct hak_heap *heap = cache->heap;
   struct hak_bin *bin = &heap->bin[geometry->kind];
   uintptr_t *list = &cache->list[geometry->kind];
   if (bin->current != NULL && fill_list(heap, bin->current, list)) return true;
 
-  hak_heap_flush(cache);
+  hak_outbox_flush(cache);
   hak_mail_drain(heap);
   if (bin->current != NULL && fill_list(heap, bin->current, list)) return true;
   struct hak_slab *slab = next_slab(heap, geometry);
@@ -279,6 +279,13 @@ bool hak_heap_refill(struct hak_cache *cache, const struct hak_class *geometry) 
   if (bin->current != NULL) enter_state(heap, bin->current, HAK_SLAB_ASLEEP, bin->current->n_blocks);
   make_current(heap, slab);
   return fill_list(heap, slab, list);
+}
+
+bool hak_heap_refill(struct hak_cache *cache, const struct hak_class *geometry) {
+  hak_heap_enter(cache);
+  bool done = refill(cache, geometry);
+  hak_heap_leave(cache);
+  return done;
 }
 
 // Free
@@ -291,38 +298,56 @@ HAK_NOINLINE void hak_slab_countdown_slow(struct hak_heap *heap, struct hak_slab
   }
 }
 
-// Why hak_heap_free_local has refused an aligned block that this thread owns.
-static HAK_COLD HAK_NORETURN void fatal_local(void *p, size_t kind, const char *function) {
-  uintptr_t address = (uintptr_t)p;
-  struct hak_slab *slab = hak_slab_at(hak_kind_run_base(kind, address));
-  bool carved = hak_slab_is_carved(slab, hak_kind_run_shift(kind), (uint32_t)(address - slab->base));
+// Why a block of this thread was refused.
+static HAK_COLD HAK_NORETURN void fatal_local(const struct hak_slab *slab, void *p, const char *function) {
+  uint32_t offset = (uint32_t)((uintptr_t)p - slab->base);
+  bool carved = hak_slab_is_carved(slab, hak_kind_run_shift(slab->kind), offset);
   hak_fatal_misuse(function, p, carved ? HAK_MISUSE_DOUBLE_FREE : HAK_MISUSE_FOREIGN);
+}
+
+static void free_local(struct hak_cache *cache, void *p, size_t kind, const char *function) {
+  if (hak_cache_push_run(cache, p, kind, cache->list[kind] ^ (uintptr_t)p)) return;
+  struct hak_slab *slab = hak_slab_at(hak_kind_run_base(kind, (uintptr_t)p));
+  bool is_head = cache->list[kind] == (uintptr_t)p;
+  if (HAK_UNLIKELY(is_head || !hak_slab_push(cache->heap, slab, p, hak_kind_run_shift(kind)))) {
+    fatal_local(slab, p, function);
+  }
 }
 
 void hak_heap_free(struct hak_cache *cache, void *p, const char *function) {
   if (HAK_UNLIKELY((uintptr_t)p % HAK_BLOCK_ALIGNMENT != 0)) hak_fatal_misuse(function, p, HAK_MISUSE_UNALIGNED);
-  // Read here and not by the caller: before the cache had its heap, the slab may have changed hands.
+  bool has_heap = cache->heap != NULL;
+  if (has_heap) hak_heap_enter(cache);
+  // Read here and not by the caller: before, the slab may have changed hands.
   uint32_t entry = hak_registry_find(p);
   size_t kind = hak_entry_kind(entry);
-  uintptr_t distance = cache->list[kind] ^ (uintptr_t)p;
-  if (hak_entry_owner(entry) != cache->owner_id) {
+  if (hak_entry_owner(entry) == hak_load_relaxed(&cache->owner_id)) {
+    free_local(cache, p, kind, function);
+  } else {
     hak_outbox_add(cache, p, kind, function);
-  } else if (HAK_UNLIKELY(!hak_cache_push_run(cache, p, kind, distance) &&
-                          !hak_heap_free_local(cache, p, hak_kind_run_shift(kind), distance))) {
-    fatal_local(p, kind, function);
   }
+  if (has_heap) hak_heap_leave(cache);
+}
+
+void hak_heap_flush(struct hak_cache *cache) {
+  hak_heap_enter(cache);
+  hak_outbox_flush(cache);
+  hak_heap_leave(cache);
 }
 
 // Trim
 
 size_t hak_heap_trim(struct hak_cache *cache) {
   struct hak_heap *heap = cache->heap;
-  hak_heap_flush(cache);
+  hak_heap_enter(cache);
+  hak_outbox_flush(cache);
   hak_mail_drain(heap);
   for (size_t kind = 0; kind < HAK_KINDS; ++kind) {
     if (heap->bin[kind].current != NULL) hak_bin_return_current(heap, kind, &cache->list[kind]);
   }
-  return hak_heap_release_unused(heap);
+  size_t returned = hak_heap_release_unused(heap);
+  hak_heap_leave(cache);
+  return returned;
 }
 
 static size_t release_unused_of(struct hak_heap *heap, struct hak_slab *slab) {
@@ -356,7 +381,7 @@ size_t hak_heap_release_unused(struct hak_heap *heap) {
 
 // Decay
 
-static size_t decay(struct hak_heap *heap, struct hak_slab *slab, uint64_t now) {
+static size_t decay_list(struct hak_heap *heap, struct hak_slab *slab, uint64_t now) {
   size_t returned = 0;
   for (; slab != NULL; slab = slab->next) {
     if (slab->purgeable && (uint32_t)now - slab->purgeable_ms >= heap->set->pool->retain.delay_ms) {
@@ -366,20 +391,26 @@ static size_t decay(struct hak_heap *heap, struct hak_slab *slab, uint64_t now) 
   return returned;
 }
 
-void hak_heap_tick(struct hak_cache *cache) {
-  struct hak_heap *heap = cache->heap;
-  struct hak_retain *retain = &heap->set->pool->retain;
-  uint64_t now = retain->os->now_ms();
-  if (now - heap->decayed_ms < retain->delay_ms / 2) return;
-  heap->decayed_ms = now;
-  hak_heap_flush(cache);
+void hak_heap_decay(struct hak_heap *heap, uint64_t now) {
+  hak_store_relaxed(&heap->decayed_ms, now);
+  if (heap->cache != NULL) hak_outbox_flush(heap->cache);
   hak_mail_drain(heap);
   size_t returned = 0;
   for (size_t kind = 0; kind < HAK_KINDS; ++kind) {
-    returned += decay(heap, heap->bin[kind].slabs[HAK_SLAB_AWAKE], now);
-    returned += decay(heap, heap->bin[kind].slabs[HAK_SLAB_SPARSE], now);
+    returned += decay_list(heap, heap->bin[kind].slabs[HAK_SLAB_AWAKE], now);
+    returned += decay_list(heap, heap->bin[kind].slabs[HAK_SLAB_SPARSE], now);
   }
-  hak_retain_gave_back_late(retain, returned);
+  hak_retain_gave_back_late(&heap->set->pool->retain, returned);
   release_spares(heap, heap->n_spares - (uint32_t)hak_min(heap->n_spares, heap->least_spares));
   heap->least_spares = heap->n_spares;
+}
+
+void hak_heap_tick(struct hak_cache *cache) {
+  struct hak_heap *heap = cache->heap;
+  const struct hak_retain *retain = &heap->set->pool->retain;
+  uint64_t now = retain->os->now_ms();
+  if (now - hak_load_relaxed(&heap->decayed_ms) < retain->delay_ms / 2) return;
+  hak_heap_enter(cache);
+  hak_heap_decay(heap, now);
+  hak_heap_leave(cache);
 }

@@ -40,24 +40,31 @@ struct hak_bin {
 struct hak_heap {
   struct hak_bin bin[HAK_KINDS];
   struct hak_heap_set *set;
-  uintptr_t list[HAK_KINDS];       // the cache's lists, while it waits for adoption
-  struct hak_heap *older, *newer;  // in the set's list of orphans or of husks; set's lock
+  uintptr_t list[HAK_KINDS];  // the cache's lists, while it waits for adoption
+  // With a thread: its cache, and the set's list of such heaps; visit lock. Without: NULL, and the list of orphans or
+  // of husks; set's lock.
+  struct hak_cache *cache;
+  struct hak_heap *older, *newer;
   uint64_t orphaned_ms;
   uint32_t id;
   uint32_t n_spares;
-  uint32_t least_spares;  // since decayed_ms
-  uint64_t decayed_ms;
+  uint32_t least_spares;             // since decayed_ms
+  uint64_t decayed_ms;               // atomic
   uintptr_t spare[HAK_HEAP_SPARES];  // empty single slabs, kept for the next refill
   // What other threads write, on a cache line of its own.
   struct hak_slab_remote *mail __attribute__((aligned(64)));  // atomic; slabs with remotely freed blocks
   uint32_t orphan;  // atomic; no thread owns this heap. Written under the set's lock
 };
 
-// Lock rank: taken before the pool's lock, never after it.
+// Lock ranks: visit_lock, lock, the pool's. A thread that works on its heap (cache->inside) may take all but the first.
 struct hak_heap_set {
   struct hak_pool *pool;
   uint32_t refill_count;  // blocks per refill of a hot class
   bool diet;              // give memory back at once
+  pthread_mutex_t visit_lock;
+  struct hak_heap *newest_attached;  // heaps with a thread; visit_lock
+  uint64_t ticked_ms;                // atomic
+  bool all_visited;                  // by the thread that forks; visit_lock
   pthread_mutex_t lock;
   struct hak_heap *newest_orphan, *oldest_orphan;  // atomic; written under the lock
   struct hak_heap *husks;
@@ -77,11 +84,12 @@ struct hak_heap_set {
 void hak_heap_set_init(struct hak_heap_set *set, struct hak_pool *pool, uint32_t refill_count, bool diet);
 
 // Gives the cache a heap: an orphan if there is one, else a new one. False when memory has run out. Only the thread
-// that owns the cache may call this and everything below. Cost: the set's lock.
+// that owns the cache may call this and everything below. The cache stays where it is until it is detached. Cost: the
+// set's locks.
 bool hak_heap_attach(struct hak_heap_set *set, struct hak_cache *cache);
 
 // Takes the heap away, at the thread's end, to wait for its next owner. The cache is empty then and can be attached
-// again. Cost: the set's lock, and a compare-and-swap for each slab in the outbox.
+// again. Cost: the set's locks, and a compare-and-swap for each slab in the outbox.
 void hak_heap_detach(struct hak_cache *cache);
 
 // Fills the cache's list of geometry->kind, which is empty. False when memory has run out. The cache has a heap.
@@ -91,7 +99,7 @@ bool hak_heap_refill(struct hak_cache *cache, const struct hak_class *geometry);
 // block is then published at once. Misuse stops the program with a message that names `function`.
 void hak_heap_free(struct hak_cache *cache, void *p, const char *function);
 
-// Publishes all blocks that wait in the outbox.
+// Publishes all blocks that wait in the outbox. The cache has a heap.
 void hak_heap_flush(struct hak_cache *cache);
 
 // Collects mail, and returns what is wholly free to the pool, and the pages in which no block is in use to the
@@ -103,8 +111,25 @@ size_t hak_heap_trim(struct hak_cache *cache);
 // free blocks.
 void hak_heap_tick(struct hak_cache *cache);
 
-// Dissolves all orphans, and returns the same of all heaps that no thread owns.
-size_t hak_heap_set_trim(struct hak_heap_set *set);
+// The same for all heaps whose threads have not done it themselves for half of the decay time, and those without a
+// thread. `cache` is the calling thread's, or NULL. Does nothing when called again within half of that time. Cost: the
+// set's locks, a system call if there are other threads.
+void hak_heap_set_tick(struct hak_heap_set *set, const struct hak_cache *cache);
+
+// Does what hak_heap_trim does, but for the slabs that malloc takes from, for all other heaps; `cache` is the calling
+// thread's, or NULL. A heap whose thread is just then at work on it is left out.
+size_t hak_heap_set_trim(struct hak_heap_set *set, const struct hak_cache *cache);
+
+// For fork. Before: waits until no thread but the calling one is at work on its heap, and takes the set's locks. After:
+// gives them back.
+void hak_heap_set_before_fork(struct hak_heap_set *set, const struct hak_cache *cache);
+void hak_heap_set_after_fork_in_parent(struct hak_heap_set *set);
+void hak_heap_set_after_fork_in_child(struct hak_heap_set *set);
+
+// In the child, with all locks: makes orphans of the heaps of all other threads. `orphaned` is called with the cache of
+// each, as the thread that does not exist any more left it.
+void hak_heap_set_orphan_all(struct hak_heap_set *set, const struct hak_cache *cache,
+                             void (*orphaned)(struct hak_cache *cache));
 
 #ifdef __cplusplus
 }

@@ -23,6 +23,18 @@ static HAK_ALWAYS_INLINE bool hak_cache_push_run(struct hak_cache *cache, void *
   return true;
 }
 
+// Puts block `p` into the list of its slab, which is not current or a long run, and which the caller owns. False if it
+// was freed just before, or never handed out. `run_shift` is that of its kind.
+static HAK_ALWAYS_INLINE bool hak_slab_push(struct hak_heap *heap, struct hak_slab *slab, void *p, unsigned run_shift) {
+  uintptr_t address = (uintptr_t)p;
+  uint32_t offset = (uint32_t)address & (((uint32_t)1 << run_shift) - 1);
+  if (HAK_UNLIKELY(slab->free == address || !hak_slab_is_carved(slab, run_shift, offset))) return false;
+  *(uintptr_t *)p = slab->free;
+  slab->free = address;
+  if (HAK_UNLIKELY(--slab->countdown == 0)) hak_slab_countdown_slow(heap, slab);
+  return true;
+}
+
 // Frees `p` if it is a block of a slab that this thread owns, and not of the current one's list. `run_shift` is that of
 // its kind: a constant in the caller saves a third of the instructions. False, and nothing has changed, in every other
 // case, and where the pointer looks wrong: hak_heap_free takes it from there.
@@ -31,16 +43,16 @@ static HAK_ALWAYS_INLINE bool hak_heap_free_local(struct hak_cache *cache, void 
   uintptr_t address = (uintptr_t)p;
   if (HAK_UNLIKELY((address >> HAK_ADDRESS_BITS | address % HAK_BLOCK_ALIGNMENT) != 0 || distance == 0)) return false;
   struct hak_region *region = hak_region_of(address);
-  uint32_t entry = hak_load_relaxed(&region->entry[(uint32_t)address >> HAK_SLAB_SHIFT]);
-  if (HAK_UNLIKELY(hak_entry_owner(entry) != cache->owner_id)) return false;
   uintptr_t base = address >> run_shift << run_shift;
   struct hak_slab *slab = (struct hak_slab *)&region->slab_private[(uint32_t)base >> HAK_SLAB_SHIFT];
-  if (HAK_UNLIKELY(slab->free == address)) return false;
-  if (HAK_UNLIKELY(!hak_slab_is_carved(slab, run_shift, (uint32_t)(address - base)))) return false;
-  *(uintptr_t *)p = slab->free;
-  slab->free = address;
-  if (HAK_UNLIKELY(--slab->countdown == 0)) hak_slab_countdown_slow(cache->heap, slab);
-  return true;
+  hak_store_relaxed(&cache->inside, 1);
+  // Against a visitor, who writes owner_id, makes all threads pass a barrier, and reads inside (visit.c).
+  HAK_COMPILER_BARRIER();
+  uint32_t entry = hak_load_relaxed(&region->entry[(uint32_t)address >> HAK_SLAB_SHIFT]);
+  bool done =
+      hak_entry_owner(entry) == hak_load_acquire(&cache->owner_id) && hak_slab_push(cache->heap, slab, p, run_shift);
+  hak_store_release(&cache->inside, 0);
+  return done;
 }
 
 #ifdef __cplusplus

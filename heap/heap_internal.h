@@ -23,6 +23,9 @@ void hak_bin_return_current(struct hak_heap *heap, size_t kind, uintptr_t *list)
 // operating system; the number of bytes that the latter are.
 size_t hak_heap_release_unused(struct hak_heap *heap);
 
+// What hak_heap_tick does, at the time `now`.
+void hak_heap_decay(struct hak_heap *heap, uint64_t now);
+
 // strip.c: the parts of a slab, and which of them hold pages. The caller owns the slab.
 
 // Puts a part of the CURRENT slab whose blocks are in no list into *list, in address order. False if there is none.
@@ -46,10 +49,31 @@ void hak_remote_publish(uintptr_t base, uintptr_t head, uintptr_t tail, uint32_t
 // Gathers a block that another heap owns.
 void hak_outbox_add(struct hak_cache *cache, void *p, size_t kind, const char *function);
 
+// Publishes all blocks that wait in the outbox.
+void hak_outbox_flush(struct hak_cache *cache);
+
 // Collects all slabs in the heap's mail.
 void hak_mail_drain(struct hak_heap *heap);
 
+// visit.c: who works on a heap.
+
+// Brackets all that a thread does with its heap, but for the hot paths. The cache has a heap.
+void hak_heap_enter(struct hak_cache *cache);
+static inline void hak_heap_leave(struct hak_cache *cache) { hak_store_release(&cache->inside, 0); }
+
 // orphan.c: heaps without a thread.
+
+// Makes an orphan of the cache's heap, which nobody works on any more. Called with the visit lock.
+void hak_heap_abandon(struct hak_cache *cache);
+
+// Gives up a heap whose thread does not exist any more, and was perhaps at work on it. Called with the visit lock.
+void hak_heap_forget(struct hak_heap *heap);
+
+// Returns what has stayed unused for the decay time of the heaps that no thread owns.
+void hak_threadless_decay(struct hak_heap_set *set, uint64_t now);
+
+// Returns all that is unused of the heaps that no thread owns; the number of bytes.
+size_t hak_threadless_trim(struct hak_heap_set *set);
 
 // Notes that a run of `n_slabs` slabs was mailed to a heap that no thread owned just now. When there is enough of such
 // mail, collects all of it.

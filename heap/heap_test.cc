@@ -428,7 +428,7 @@ TEST_F(Heap, ATrimReturnsWhatAnEndedThreadLeft) {
     }
   }
   EXPECT_GT(pool_.n_slabs_used, 0u);
-  hak_heap_set_trim(&heaps_);
+  hak_heap_set_trim(&heaps_, nullptr);
   EXPECT_EQ(pool_.n_slabs_used, 0u);
 }
 
@@ -455,7 +455,7 @@ TEST_F(Heap, WhatOthersFreeInAnOrphanReturnsOnceItIsMuch) {
   other.FreeAll(full);
   hak_heap_flush(&other.cache);
   EXPECT_LE(pool_.n_slabs_used, 20u);
-  hak_heap_set_trim(&heaps_);
+  hak_heap_set_trim(&heaps_, nullptr);
   EXPECT_EQ(pool_.n_slabs_used, 0u);
 }
 
@@ -470,7 +470,7 @@ TEST_F(Heap, WhatOthersFreeInManyHeapsOfEndedThreadsReturnsOrIsReused) {
     full.insert(full.end(), blocks.begin(), blocks.end());
   }
   ended.clear();
-  hak_heap_set_trim(&heaps_);  // no orphan is left that would be dissolved on demand
+  hak_heap_set_trim(&heaps_, nullptr);  // no orphan is left that would be dissolved on demand
   EXPECT_EQ(pool_.n_slabs_used, kHeaps * kSlabs);
   other.FreeAll(full);
   hak_heap_flush(&other.cache);
@@ -543,7 +543,7 @@ TEST_F(Heap, HoldsBackByTheSizeThatASlabHasNowAndNotByAnEarlierOne) {
   other.Free(small);
   hak_heap_flush(&other.cache);
   hak_heap_detach(&owner.cache);
-  hak_heap_set_trim(&heaps_);
+  hak_heap_set_trim(&heaps_, nullptr);
   ASSERT_EQ(pool_.n_slabs_used, 0u);
   ASSERT_TRUE(hak_heap_attach(&heaps_, &owner.cache));
 
@@ -782,7 +782,7 @@ TEST_F(Heap, LosesNothingWhicheverMappingFails) {
       for (void *p : blocks) thread.Free(p);
     }
     EXPECT_LE(n_refused, 1u);
-    hak_heap_set_trim(&heaps_);
+    hak_heap_set_trim(&heaps_, nullptr);
     EXPECT_EQ(pool_.n_slabs_used, 0u);
     if (n_refused == 0) {
       EXPECT_GT(nth, 3u);

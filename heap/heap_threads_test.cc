@@ -41,7 +41,7 @@ class HeapThreads : public ::testing::Test {
     for (int i = 0; i < 64; ++i) {  // every heap's mail, whoever got it by mistake
       ASSERT_TRUE(hak_heap_attach(&heaps_, &cache));
       hak_heap_detach(&cache);
-      hak_heap_set_trim(&heaps_);
+      hak_heap_set_trim(&heaps_, nullptr);
     }
     EXPECT_EQ(pool_.n_slabs_used, 0u);
     hak_pool_destroy(&pool_);

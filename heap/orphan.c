@@ -15,6 +15,7 @@
 
 void hak_heap_set_init(struct hak_heap_set *set, struct hak_pool *pool, uint32_t refill_count, bool diet) {
   *set = (struct hak_heap_set){.pool = pool, .refill_count = refill_count, .diet = diet};
+  pthread_mutex_init(&set->visit_lock, NULL);
   pthread_mutex_init(&set->lock, NULL);
 }
 
@@ -87,6 +88,14 @@ static void dissolve_locked(struct hak_heap_set *set, struct hak_heap *heap) {
   }
   heap->older = set->husks;
   set->husks = heap;
+}
+
+// Dissolves the oldest orphan if it was not adopted within the decay time.
+static bool dissolve_old_locked(struct hak_heap_set *set, uint64_t now) {
+  struct hak_heap *oldest = set->oldest_orphan;
+  if (oldest == NULL || now - oldest->orphaned_ms < set->pool->retain.delay_ms) return false;
+  dissolve_locked(set, oldest);
+  return true;
 }
 
 static void collect_mail_locked(struct hak_heap_set *set) {
@@ -163,26 +172,46 @@ static struct hak_heap *adopt_locked(struct hak_heap_set *set) {
   return heap;
 }
 
+static void link_attached(struct hak_heap_set *set, struct hak_heap *heap) {
+  heap->newer = NULL;
+  heap->older = set->newest_attached;
+  if (heap->older != NULL) heap->older->newer = heap;
+  set->newest_attached = heap;
+}
+
+static void unlink_attached(struct hak_heap_set *set, struct hak_heap *heap) {
+  if (heap->older != NULL) heap->older->newer = heap->newer;
+  if (heap->newer != NULL) heap->newer->older = heap->older;
+  if (set->newest_attached == heap) set->newest_attached = heap->older;
+}
+
 bool hak_heap_attach(struct hak_heap_set *set, struct hak_cache *cache) {
+  hak_lock(&set->visit_lock);
   hak_lock(&set->lock);
   struct hak_heap *heap = adopt_locked(set);
   hak_unlock(&set->lock);
-  if (heap == NULL) return false;
-  memcpy(cache->list, heap->list, sizeof cache->list);
-  cache->heap = heap;
-  cache->owner_id = heap->id;
-  return true;
+  if (heap != NULL) {
+    memcpy(cache->list, heap->list, sizeof cache->list);
+    cache->heap = heap;
+    hak_store_relaxed(&cache->owner_id, heap->id);
+    heap->cache = cache;
+    link_attached(set, heap);
+  }
+  hak_unlock(&set->visit_lock);
+  return heap != NULL;
 }
 
-void hak_heap_detach(struct hak_cache *cache) {
+void hak_heap_abandon(struct hak_cache *cache) {
   struct hak_heap *heap = cache->heap;
   struct hak_heap_set *set = heap->set;
-  hak_heap_flush(cache);
+  hak_outbox_flush(cache);
   memcpy(heap->list, cache->list, sizeof heap->list);
   memset(cache->list, 0, sizeof cache->list);
   cache->list[HAK_KIND_NONE] = HAK_CACHE_NO_BLOCK;
   cache->heap = NULL;
-  cache->owner_id = HAK_NO_OWNER;
+  hak_store_relaxed(&cache->owner_id, HAK_NO_OWNER);
+  heap->cache = NULL;
+  unlink_attached(set, heap);
 
   uint64_t now = set->pool->os->now_ms();
   hak_lock(&set->lock);
@@ -190,12 +219,34 @@ void hak_heap_detach(struct hak_cache *cache) {
   hak_store_relaxed(&heap->orphan, 1);
   hak_add_relaxed(&set->n_threadless, 1);
   link_orphan_locked(set, heap);
-  struct hak_heap *oldest = set->oldest_orphan;
-  if (now - oldest->orphaned_ms >= set->pool->retain.delay_ms) dissolve_locked(set, oldest);
+  (void)dissolve_old_locked(set, now);
   hak_unlock(&set->lock);
 }
 
-size_t hak_heap_set_trim(struct hak_heap_set *set) {
+void hak_heap_detach(struct hak_cache *cache) {
+  struct hak_heap_set *set = cache->heap->set;
+  hak_lock(&set->visit_lock);
+  hak_heap_abandon(cache);
+  hak_unlock(&set->visit_lock);
+}
+
+void hak_heap_forget(struct hak_heap *heap) {
+  unlink_attached(heap->set, heap);
+  heap->cache = NULL;
+}
+
+// Decay and trim
+
+void hak_threadless_decay(struct hak_heap_set *set, uint64_t now) {
+  hak_lock(&set->lock);
+  while (dissolve_old_locked(set, now)) {
+  }
+  collect_mail_locked(set);
+  if (set->public_heap != NULL) hak_heap_decay(set->public_heap, now);
+  hak_unlock(&set->lock);
+}
+
+size_t hak_threadless_trim(struct hak_heap_set *set) {
   size_t returned = 0;
   hak_lock(&set->lock);
   while (set->oldest_orphan != NULL) dissolve_locked(set, set->oldest_orphan);

@@ -99,7 +99,7 @@ static void publish_slot(struct hak_outbox_slot *slot) {
   hak_remote_publish(slot->base, slot->head, slot->tail, n);
 }
 
-void hak_heap_flush(struct hak_cache *cache) {
+void hak_outbox_flush(struct hak_cache *cache) {
   for (size_t i = 0; i < HAK_OUTBOX_SLOTS; ++i) publish_slot(&cache->outbox[i]);
 }
 

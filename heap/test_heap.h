@@ -32,7 +32,7 @@ class HeapTest : public ::testing::Test {
   // Every test frees what it allocates, and then no slab may be left in use.
   void TearDown() override {
     hak_os_fake_succeed();
-    hak_heap_set_trim(&heaps_);
+    hak_heap_set_trim(&heaps_, nullptr);
     EXPECT_EQ(pool_.n_slabs_used, 0u);
     hak_pool_destroy(&pool_);
     EXPECT_EQ(pool_.n_superslabs, 0u);

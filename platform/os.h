@@ -35,6 +35,10 @@ struct hak_os {
   // Asks for (true) or against (false) huge pages in the range. A wish: it may be ignored.
   void (*huge_pages)(void *start, size_t bytes, bool wanted);
 
+  // Makes every other running thread of the process pass a full memory barrier, and is one itself. False if the kernel
+  // cannot (before Linux 4.14, or refused by a filter); then nothing has happened.
+  bool (*barrier)(void);
+
   // Milliseconds of a clock that never goes back, to a few milliseconds.
   uint64_t (*now_ms)(void);
 };

@@ -78,6 +78,8 @@ static void fake_huge_pages(void *start, size_t bytes, bool wanted) {
   hak_os_linux()->huge_pages(start, bytes, wanted);
 }
 
+static bool fake_barrier(void) { return !fails(HAK_OS_FAKE_BARRIER) && hak_os_linux()->barrier(); }
+
 static uint64_t fake_now_ms(void) {
   (void)fails(HAK_OS_FAKE_NOW);
   return hak_load_relaxed(&clock_ms);
@@ -90,6 +92,7 @@ static struct hak_os fake = {
     .purge = fake_purge,
     .remap = fake_remap,
     .huge_pages = fake_huge_pages,
+    .barrier = fake_barrier,
     .now_ms = fake_now_ms,
 };
 

@@ -18,6 +18,7 @@ enum hak_os_fake_call {
   HAK_OS_FAKE_PURGE,
   HAK_OS_FAKE_REMAP,
   HAK_OS_FAKE_HUGE_PAGES,
+  HAK_OS_FAKE_BARRIER,
   HAK_OS_FAKE_NOW,
   HAK_OS_FAKE_ANY,  // each map, unmap, purge and remap counts here as well
   HAK_OS_FAKE_CALLS

@@ -1,9 +1,12 @@
-#define _GNU_SOURCE  // mremap
+#define _GNU_SOURCE  // mremap, syscall
 
 #include <errno.h>
+#include <linux/membarrier.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/atomic.h"
 #include "base/bits.h"
@@ -81,6 +84,19 @@ static void linux_huge_pages(void *start, size_t bytes, bool wanted) {
   errno = saved_errno;
 }
 
+// A process has to register once, which a child inherits; that costs some milliseconds where there are threads already,
+// so it waits for the first barrier that somebody needs.
+static bool linux_barrier(void) {
+  int saved_errno = errno;
+  bool done = syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0) == 0;
+  if (!done && errno == EPERM) {
+    done = syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0) == 0 &&
+           syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0) == 0;
+  }
+  errno = saved_errno;
+  return done;
+}
+
 static uint64_t linux_now_ms(void) {
   struct timespec now;
   // The coarse clock is read without a system call; it cannot fail where the kernel is younger than 2.6.32.
@@ -95,6 +111,7 @@ const struct hak_os *hak_os_linux(void) {
       .purge = linux_purge,
       .remap = linux_remap,
       .huge_pages = linux_huge_pages,
+      .barrier = linux_barrier,
       .now_ms = linux_now_ms,
   };
   // Every thread that gets here stores the same value. getauxval, because sysconf may open files.

@@ -28,21 +28,41 @@ static pthread_key_t exit_key;
 
 static const char *get_variable(const char *name) { return secure_getenv(name); }
 
+// Both are in the static thread-local memory of one library, so they lie equally far apart in every thread.
+static struct hak_ace_cache *ace_cache_beside(struct hak_cache *cache) {
+  return (struct hak_ace_cache *)((uintptr_t)cache + ((uintptr_t)&hak_thread_ace_cache - (uintptr_t)&hak_thread_cache));
+}
+
+static void flush_ace_cache_beside(struct hak_cache *cache) {
+  hak_ace_cache_flush(&process.ace, ace_cache_beside(cache));
+}
+
 // All locks are taken before a fork, in the order of their ranks, so that the child finds every structure whole.
 static void before_fork(void) {
-  hak_lock(&process.heaps.lock);
+  hak_heap_set_before_fork(&process.heaps, &hak_thread_cache);
   hak_ace_lock(&process.ace);
   hak_huge_lock(&process.huge);
   hak_pool_lock(&process.pool);
   hak_lock_all_held = true;
 }
 
-static void after_fork(void) {
-  hak_lock_all_held = false;
+static void unlock_tiers(void) {
   hak_pool_unlock(&process.pool);
   hak_huge_unlock(&process.huge);
   hak_ace_unlock(&process.ace);
-  hak_unlock(&process.heaps.lock);
+}
+
+static void after_fork_in_parent(void) {
+  hak_lock_all_held = false;
+  unlock_tiers();
+  hak_heap_set_after_fork_in_parent(&process.heaps);
+}
+
+static void after_fork_in_child(void) {
+  hak_heap_set_orphan_all(&process.heaps, &hak_thread_cache, flush_ace_cache_beside);
+  hak_lock_all_held = false;
+  unlock_tiers();
+  hak_heap_set_after_fork_in_child(&process.heaps);
 }
 
 static void thread_ends(void *thread);
@@ -72,7 +92,7 @@ static bool make_process(void) {
 // constructors may have started threads and forked. Their order among other handlers does not matter (platform/lock.h).
 // Registering may itself allocate, which works by now.
 static HAK_COLD void begin_process(void) {
-  if (make_process()) (void)pthread_atfork(before_fork, after_fork, after_fork);
+  if (make_process()) (void)pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
 }
 
 struct hak_process *hak_process_get(void) {
@@ -96,6 +116,7 @@ void hak_process_tick(void) {
   uint64_t now = process.pool.os->now_ms();
   uint64_t last = hak_load_relaxed(&last_ms);
   if (now - last < TICK_MS || !hak_cas_relaxed(&last_ms, &last, now)) return;
+  hak_heap_set_tick(&process.heaps, &hak_thread_cache);
   hak_pool_tick(&process.pool);
   hak_ace_tick(&process.ace, hak_thread_cache.heap == NULL ? NULL : &hak_thread_ace_cache);
   hak_huge_tick(&process.huge);

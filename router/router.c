@@ -283,7 +283,7 @@ HAK_EXPORT size_t hak_usable_size(const void *p) {
 HAK_EXPORT int hak_trim(size_t pad) {
   struct hak_process *process = hak_process_get();
   size_t returned = hak_thread_cache.heap == NULL ? 0 : hak_heap_trim(&hak_thread_cache);
-  returned += hak_heap_set_trim(&process->heaps);
+  returned += hak_heap_set_trim(&process->heaps, &hak_thread_cache);
   hak_ace_cache_flush(&process->ace, &hak_thread_ace_cache);
   returned += hak_ace_trim(&process->ace, pad);
   returned += hak_huge_trim(&process->huge, pad);

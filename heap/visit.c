@@ -1,0 +1,146 @@
+// Visits: how a thread gets at the heap of another one that sleeps, and how a fork finds all heaps whole.
+//
+// A thread works on its own heap without a lock. Whoever else wants to must know that it is not at work just now, and
+// keep it from starting:
+//
+//   owner                                        visitor (holds the visit lock)
+//   -----                                        -------
+//   inside = 1                                   owner_id = HAK_NO_OWNER
+//   (compiler barrier)                           os->barrier(): every thread passes a full barrier
+//   owner_id is mine? go on                      inside is 0? the heap is the visitor's
+//   inside = 0                                   owner_id = the heap's id again
+//
+// One of the two sees what the other wrote, since the visitor's system call stands for both barriers; so the owner pays
+// for none. An owner that finds HAK_NO_OWNER waits for the visit lock. What it does without entering, the hot paths,
+// concerns the lists of its cache and the blocks of current slabs, and no visitor touches these.
+//
+// In a fork's child the threads that do not exist any more are found outside; in a hot path at most, of which every
+// store leaves the lists whole: a block that is neither in a list nor in the program's hands is lost, and nothing more.
+// (That a fork copies a prefix of each thread's stores: they are all made before the kernel write-protects its pages,
+// or all after.)
+//
+// Dice, Huang and Yang, "Asymmetric Dekker synchronization" (2001), describe the idea.
+#include <sched.h>
+
+#include "base/atomic.h"
+#include "base/compiler.h"
+#include "heap/heap_internal.h"
+#include "platform/lock.h"
+
+static HAK_COLD void wait_for_visitor(struct hak_cache *cache) {
+  struct hak_heap *heap = cache->heap;
+  hak_lock(&heap->set->visit_lock);
+  hak_store_relaxed(&cache->owner_id, heap->id);
+  hak_unlock(&heap->set->visit_lock);
+}
+
+void hak_heap_enter(struct hak_cache *cache) {
+  for (;;) {
+    hak_store_relaxed(&cache->inside, 1);
+    HAK_COMPILER_BARRIER();
+    // Acquire: pairs with readmit, publishes what the visitor did.
+    if (HAK_LIKELY(hak_load_acquire(&cache->owner_id) != HAK_NO_OWNER)) return;
+    hak_heap_leave(cache);
+    wait_for_visitor(cache);
+  }
+}
+
+// Acquire: pairs with hak_heap_leave, publishes what the owner did.
+static bool is_outside(const struct hak_heap *heap) { return hak_load_acquire(&heap->cache->inside) == 0; }
+
+static bool is_visited(const struct hak_heap *heap) { return hak_load_relaxed(&heap->cache->owner_id) == HAK_NO_OWNER; }
+
+static void readmit(struct hak_heap *heap) { hak_store_release(&heap->cache->owner_id, heap->id); }
+
+// Keeps all threads but the calling one, or all that have not ticked since `since`, from their heaps. Whether there are
+// any whose heaps can be visited.
+static bool keep_out_locked(struct hak_heap_set *set, const struct hak_cache *cache, uint64_t since) {
+  bool any = false;
+  for (struct hak_heap *heap = set->newest_attached; heap != NULL; heap = heap->older) {
+    if (heap->cache == cache || hak_load_relaxed(&heap->decayed_ms) > since) continue;
+    hak_store_relaxed(&heap->cache->owner_id, HAK_NO_OWNER);
+    any = true;
+  }
+  return any && set->pool->os->barrier();
+}
+
+static void readmit_all_locked(struct hak_heap_set *set) {
+  for (struct hak_heap *heap = set->newest_attached; heap != NULL; heap = heap->older) {
+    if (is_visited(heap)) readmit(heap);
+  }
+}
+
+// Decay and trim
+
+void hak_heap_set_tick(struct hak_heap_set *set, const struct hak_cache *cache) {
+  const struct hak_retain *retain = &set->pool->retain;
+  uint64_t now = retain->os->now_ms();
+  uint64_t ticked = hak_load_relaxed(&set->ticked_ms);
+  if (now - ticked < retain->delay_ms / 2 || !hak_cas_relaxed(&set->ticked_ms, &ticked, now)) return;
+  hak_threadless_decay(set, now);
+  hak_lock(&set->visit_lock);
+  bool can_visit = keep_out_locked(set, cache, now - retain->delay_ms / 2);
+  for (struct hak_heap *heap = set->newest_attached; heap != NULL; heap = heap->older) {
+    if (!is_visited(heap)) continue;
+    if (can_visit && is_outside(heap)) hak_heap_decay(heap, now);
+    readmit(heap);
+  }
+  hak_unlock(&set->visit_lock);
+}
+
+size_t hak_heap_set_trim(struct hak_heap_set *set, const struct hak_cache *cache) {
+  size_t returned = 0;
+  hak_lock(&set->visit_lock);
+  bool can_visit = keep_out_locked(set, cache, UINT64_MAX);
+  for (struct hak_heap *heap = set->newest_attached; heap != NULL; heap = heap->older) {
+    if (!is_visited(heap)) continue;
+    if (can_visit && is_outside(heap)) {
+      hak_outbox_flush(heap->cache);
+      hak_mail_drain(heap);
+      returned += hak_heap_release_unused(heap);
+    }
+    readmit(heap);
+  }
+  hak_unlock(&set->visit_lock);
+  return returned + hak_threadless_trim(set);
+}
+
+// Fork
+
+void hak_heap_set_before_fork(struct hak_heap_set *set, const struct hak_cache *cache) {
+  hak_lock(&set->visit_lock);
+  set->all_visited = keep_out_locked(set, cache, UINT64_MAX);
+  // Who is inside comes out: it needs no lock that is held here.
+  for (struct hak_heap *heap = set->newest_attached; set->all_visited && heap != NULL; heap = heap->older) {
+    while (heap->cache != cache && !is_outside(heap)) sched_yield();
+  }
+  hak_lock(&set->lock);
+}
+
+void hak_heap_set_after_fork_in_parent(struct hak_heap_set *set) {
+  hak_unlock(&set->lock);
+  readmit_all_locked(set);
+  hak_unlock(&set->visit_lock);
+}
+
+void hak_heap_set_orphan_all(struct hak_heap_set *set, const struct hak_cache *cache,
+                             void (*orphaned)(struct hak_cache *cache)) {
+  struct hak_heap *older;
+  for (struct hak_heap *heap = set->newest_attached; heap != NULL; heap = older) {
+    older = heap->older;
+    struct hak_cache *left = heap->cache;
+    if (left == cache) continue;
+    if (set->all_visited) {
+      hak_heap_abandon(left);
+      orphaned(left);
+    } else {
+      // It may have been caught anywhere: its blocks can be freed, and that is all.
+      hak_heap_forget(heap);
+    }
+  }
+}
+
+void hak_heap_set_after_fork_in_child(struct hak_heap_set *set) {
+  hak_unlock(&set->lock);
+  hak_unlock(&set->visit_lock);
+}
