@@ -100,21 +100,22 @@ static struct hak_slab *fresh_slab(struct hak_heap *heap, const struct hak_class
   return slab;
 }
 
-static enum hak_slab_state state_for(const struct hak_slab *slab, uint32_t n_used) {
-  uint32_t eighth = hak_slab_eighth(slab);
-  if (n_used > slab->n_blocks - eighth) return HAK_SLAB_ASLEEP;
-  return n_used > eighth ? HAK_SLAB_AWAKE : HAK_SLAB_SPARSE;
+// The state of a slab with `n_used` used blocks that can become current.
+static enum hak_slab_state state_awake(const struct hak_slab *slab, uint32_t n_used) {
+  return n_used > hak_slab_eighth(slab) ? HAK_SLAB_AWAKE : HAK_SLAB_SPARSE;
 }
 
 // Sets the countdown of a slab with `n_used` used blocks to when its state changes, or has to be looked at.
 static void set_countdown(struct hak_slab *slab, uint32_t n_used) {
-  uint32_t eighth = hak_slab_eighth(slab);
   switch ((enum hak_slab_state)slab->state) {
     case HAK_SLAB_ASLEEP:
-      slab->rest = slab->n_blocks - eighth;
+      slab->rest = slab->n_blocks - hak_slab_eighth(slab);
+      break;
+    case HAK_SLAB_PARTLY_CARVED:
+      slab->rest = slab->n_blocks - (uint32_t)hak_max(hak_strip_carved_blocks(slab) / 8, 1);
       break;
     case HAK_SLAB_AWAKE:
-      slab->rest = eighth;
+      slab->rest = hak_slab_eighth(slab);
       break;
     case HAK_SLAB_SPARSE:
     case HAK_SLAB_CURRENT:
@@ -151,33 +152,30 @@ static void enter_state(struct hak_heap *heap, struct hak_slab *slab, enum hak_s
   hak_bin_link(heap, slab);
 }
 
-// Wakes a slab that is ASLEEP, with at least one free block. The heap that has it then.
-static struct hak_heap *wake(struct hak_heap *heap, struct hak_slab *slab, enum hak_slab_state state) {
-  uint32_t n_used = hak_slab_used(slab);
+// Wakes a slab that is ASLEEP or PARTLY_CARVED. The heap that has it then.
+static struct hak_heap *wake(struct hak_heap *heap, struct hak_slab *slab) {
+  uint32_t n_used = hak_slab_used(slab) - (slab->n_blocks - hak_strip_carved_blocks(slab));
   hak_bin_unlink(heap, slab);
   if (hak_load_relaxed(&heap->orphan) != 0) {
     // Nobody would find it in an orphan's bin.
     heap = heap->set->public_heap;
     hak_slab_change_owner(slab, heap);
   }
-  enter_state(heap, slab, state, n_used);
+  enter_state(heap, slab, state_awake(slab, n_used), n_used);
   return heap;
 }
 
 void hak_slab_credit(struct hak_heap *heap, struct hak_slab *slab, uint32_t n) {
   slab->countdown -= (int32_t)n;
   if (slab->countdown > 0) return;
-  uint32_t n_used = hak_slab_used(slab);
-  enum hak_slab_state state = state_for(slab, n_used);
-  if (slab->state == HAK_SLAB_ASLEEP) {
-    heap = wake(heap, slab, state);
-  } else if (state != slab->state) {
-    hak_bin_unlink(heap, slab);
-    enter_state(heap, slab, state, n_used);
+  if (slab->state == HAK_SLAB_ASLEEP || slab->state == HAK_SLAB_PARTLY_CARVED) {
+    heap = wake(heap, slab);
   } else {
-    set_countdown(slab, n_used);
+    uint32_t n_used = hak_slab_used(slab);
+    hak_bin_unlink(heap, slab);
+    enter_state(heap, slab, state_awake(slab, n_used), n_used);
   }
-  if (n_used == 0) {
+  if (hak_slab_used(slab) == 0) {
     hak_slab_emptied(heap, slab);
   } else {
     strips_freed(heap, slab);
@@ -197,13 +195,12 @@ static bool take_remote(struct hak_slab *slab, uintptr_t *list) {
   return true;
 }
 
-static bool fill_list(struct hak_heap *heap, struct hak_slab *slab, uintptr_t *list) {
-  if (slab->free != slab->base) {
-    *list = slab->free;
-    slab->free = slab->base;
-    return true;
-  }
-  return take_remote(slab, list) || hak_strip_carve(heap, slab, list);
+// Takes what is free of the current slab and was carved before.
+static bool fill_list(struct hak_slab *slab, uintptr_t *list) {
+  if (slab->free == slab->base) return take_remote(slab, list);
+  *list = slab->free;
+  slab->free = slab->base;
+  return true;
 }
 
 static void make_current(struct hak_heap *heap, struct hak_slab *slab) {
@@ -235,7 +232,7 @@ void hak_bin_return_current(struct hak_heap *heap, size_t kind, uintptr_t *list)
     enter_state(heap, slab, HAK_SLAB_ASLEEP, n_used);
   } else {
     // Also with less than an eighth free: it is known to have a free block.
-    enter_state(heap, slab, n_used > hak_slab_eighth(slab) ? HAK_SLAB_AWAKE : HAK_SLAB_SPARSE, n_used);
+    enter_state(heap, slab, state_awake(slab, n_used), n_used);
     strips_freed(heap, slab);
   }
 }
@@ -244,16 +241,17 @@ void hak_bin_return_current(struct hak_heap *heap, size_t kind, uintptr_t *list)
 static struct hak_slab *wake_early(struct hak_heap *heap, size_t kind) {
   struct hak_slab *slab = heap->bin[kind].slabs[HAK_SLAB_ASLEEP];
   while (slab != NULL && hak_slab_used(slab) == slab->n_blocks) slab = slab->next;
-  if (slab != NULL) wake(heap, slab, HAK_SLAB_AWAKE);
+  if (slab != NULL) (void)wake(heap, slab);
   return slab;
 }
 
 // The slab that is to become current, in no list; NULL when memory has run out. Fuller ones first, so that the emptier
 // ones can become empty.
 static struct hak_slab *next_slab(struct hak_heap *heap, const struct hak_class *geometry) {
-  struct hak_bin *bin = &heap->bin[geometry->kind];
-  struct hak_slab *slab = bin->slabs[HAK_SLAB_AWAKE];
-  if (slab == NULL) slab = bin->slabs[HAK_SLAB_SPARSE];
+  struct hak_slab **slabs = heap->bin[geometry->kind].slabs;
+  struct hak_slab *slab = slabs[HAK_SLAB_AWAKE];
+  if (slab == NULL) slab = slabs[HAK_SLAB_SPARSE];
+  if (slab == NULL) slab = slabs[HAK_SLAB_PARTLY_CARVED];
   if (slab == NULL) {
     slab = hak_public_take(heap, geometry->kind);
     if (slab == NULL) slab = fresh_slab(heap, geometry);
@@ -268,17 +266,23 @@ static bool refill(struct hak_cache *cache, const struct hak_class *geometry) {
   struct hak_heap *heap = cache->heap;
   struct hak_bin *bin = &heap->bin[geometry->kind];
   uintptr_t *list = &cache->list[geometry->kind];
-  if (bin->current != NULL && fill_list(heap, bin->current, list)) return true;
+  if (bin->current != NULL && fill_list(bin->current, list)) return true;
 
   hak_outbox_flush(cache);
   hak_mail_drain(heap);
-  if (bin->current != NULL && fill_list(heap, bin->current, list)) return true;
+  struct hak_slab *current = bin->current;
+  if (current != NULL && fill_list(current, list)) return true;
+  // Before more memory is touched, what other slabs have is used.
+  bool carved = current != NULL && bin->slabs[HAK_SLAB_AWAKE] == NULL && hak_strip_carve(heap, current, list);
+  if (carved) return true;
   struct hak_slab *slab = next_slab(heap, geometry);
   // Without a successor the current slab stays current: what is freed in it can be had at once.
   if (slab == NULL) return false;
-  if (bin->current != NULL) enter_state(heap, bin->current, HAK_SLAB_ASLEEP, bin->current->n_blocks);
+  if (current != NULL) {
+    enter_state(heap, current, current->uncarved == 0 ? HAK_SLAB_ASLEEP : HAK_SLAB_PARTLY_CARVED, current->n_blocks);
+  }
   make_current(heap, slab);
-  return fill_list(heap, slab, list);
+  return fill_list(slab, list) || hak_strip_carve(heap, slab, list);
 }
 
 bool hak_heap_refill(struct hak_cache *cache, const struct hak_class *geometry) {

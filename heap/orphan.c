@@ -36,8 +36,10 @@ void hak_slab_change_owner(struct hak_slab *slab, struct hak_heap *heap) {
 
 static struct hak_slab *public_take_locked(struct hak_heap *heap, size_t kind) {
   struct hak_heap *public_heap = heap->set->public_heap;
-  struct hak_slab *slab = public_heap->bin[kind].slabs[HAK_SLAB_AWAKE];
-  if (slab == NULL) slab = public_heap->bin[kind].slabs[HAK_SLAB_SPARSE];
+  struct hak_slab *const *slabs = public_heap->bin[kind].slabs;
+  struct hak_slab *slab = slabs[HAK_SLAB_AWAKE];
+  if (slab == NULL) slab = slabs[HAK_SLAB_SPARSE];
+  if (slab == NULL) slab = slabs[HAK_SLAB_PARTLY_CARVED];
   if (slab == NULL) {
     public_note(heap->set, kind, false);
   } else {
@@ -85,6 +87,7 @@ static void dissolve_locked(struct hak_heap_set *set, struct hak_heap *heap) {
   for (size_t kind = 0; kind < HAK_KINDS; ++kind) {
     give_to_public_locked(set, heap, &heap->bin[kind].slabs[HAK_SLAB_AWAKE]);
     give_to_public_locked(set, heap, &heap->bin[kind].slabs[HAK_SLAB_SPARSE]);
+    give_to_public_locked(set, heap, &heap->bin[kind].slabs[HAK_SLAB_PARTLY_CARVED]);
   }
   heap->older = set->husks;
   set->husks = heap;

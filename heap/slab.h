@@ -27,14 +27,17 @@
 //
 //   CURRENT  the slab of its kind that malloc takes from; the thread's cache holds (most of) its free blocks
 //   ASLEEP   every block was handed out when it ceased to be current; fewer than an eighth are free
-//   AWAKE    an eighth of its blocks or more are free; can become current
+//   PARTLY   the same of the blocks that were carved; some strips are not. Becomes current when there is nothing else,
+//   carved   so that memory that holds pages is used before more is touched
+//   AWAKE    an eighth of its blocks or more are free; becomes current first
 //   SPARSE   an eighth of its blocks or less are in use; becomes current when no AWAKE one is there, so that it can
 //            become empty. Each time the number of used blocks has halved, its free strips are looked at
 //
-//            fresh                 list empty, all carved
-//   (pool) --------> CURRENT ---------------------------> ASLEEP ------> AWAKE ------> SPARSE ------> (pool) when empty
-//                      ^                                                   |              |
-//                      +---------------------------------------------------+--------------+
+//            fresh                 list empty
+//   (pool) --------> CURRENT --------------------> ASLEEP, PARTLY ------> AWAKE ------> SPARSE ------> (pool) when
+//   empty
+//                      ^                                |               |              |
+//                      +--------------------------------+---------------+--------------+
 #ifndef HAKMEM_HEAP_SLAB_H_
 #define HAKMEM_HEAP_SLAB_H_
 
@@ -54,8 +57,8 @@ extern "C" {
 struct hak_heap;
 
 // In the order in which a slab that is drained passes them; each but the first has a list of its own in the bin.
-enum hak_slab_state { HAK_SLAB_CURRENT, HAK_SLAB_ASLEEP, HAK_SLAB_AWAKE, HAK_SLAB_SPARSE };
-#define HAK_SLAB_STATES 4
+enum hak_slab_state { HAK_SLAB_CURRENT, HAK_SLAB_ASLEEP, HAK_SLAB_PARTLY_CARVED, HAK_SLAB_AWAKE, HAK_SLAB_SPARSE };
+#define HAK_SLAB_STATES 5
 
 // The geometry of one kind of slab.
 struct hak_class {
@@ -159,7 +162,8 @@ static inline bool hak_slab_is_carved(const struct hak_slab *slab, unsigned run_
   return (slab->uncarved >> (offset >> (run_shift - HAK_STRIPS_SHIFT)) & 1) == 0;
 }
 
-// Blocks of a slab that is not CURRENT which are not free: handed out, in an outbox, or on its remote list.
+// Blocks of a slab that is not CURRENT which are not free: handed out, in an outbox, or on its remote list. Of a
+// PARTLY_CARVED one the blocks that are not carved count as used.
 static inline uint32_t hak_slab_used(const struct hak_slab *slab) { return (uint32_t)slab->countdown + slab->rest; }
 
 // An eighth of the blocks, at least 1: so many free wake a slab, so many used or less make it sparse.
