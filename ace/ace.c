@@ -138,12 +138,20 @@ static void begin_slow(struct hak_ace *ace, struct hak_ace_cache *cache, uint64_
   decay_if_due(ace, cache, now);
 }
 
-// How far a budget may grow: all caches of an arena together to half of what the arena has, so that caches stay in
+// How far a budget may grow: all caches of an arena together to a third of what the arena has, so that caches stay in
 // proportion to what the program uses, whatever its number of threads.
 static int32_t budget_limit(const struct hak_ace_cache *cache) {
   size_t n_pages = hak_load_relaxed(&cache->arena->n_superslabs) * HAK_ACE_SUPERSLAB_PAGES;
-  size_t share = n_pages / (2 * (hak_load_relaxed(&cache->arena->n_threads) + 1));
+  size_t share = n_pages / (3 * hak_max(hak_load_relaxed(&cache->arena->n_threads), 1));
   return (int32_t)hak_max(hak_min(share, MAX_BUDGET_PAGES), MIN_BUDGET_PAGES);
+}
+
+// Where the program has become smaller, the cache follows.
+static void limit_budget(struct hak_ace_cache *cache) {
+  int32_t surplus = cache->budget_pages - budget_limit(cache);
+  if (surplus <= 0) return;
+  cache->budget_pages -= surplus;
+  cache->room_pages -= surplus;
 }
 
 // A miss after an overflow of the class says that a deeper cache would have had the extent.
@@ -226,6 +234,7 @@ static HAK_NOINLINE void free_slow(struct hak_ace *ace, struct hak_ace_cache *ca
     return;
   }
   begin_slow(ace, cache, now);
+  limit_budget(cache);
   size_t size_class = extent >> HAK_ACE_EXTENT_CLASS_SHIFT;
   size_t n_pages = extent & HAK_ACE_EXTENT_PAGES;
   struct victims victims;

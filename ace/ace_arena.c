@@ -74,6 +74,36 @@ static void append_dirty(struct hak_ace_arena *arena, struct hak_ace_superslab *
   arena->dirty_last = superslab;
 }
 
+// What a SuperSlab says of the pages it keeps.
+struct pages {
+  size_t n_dirty;
+  size_t n_unused;
+};
+
+static struct pages pages_of(const struct hak_ace_superslab *superslab) {
+  return (struct pages){superslab->n_dirty, hak_ace_superslab_free_dirty(superslab)};
+}
+
+// Tells the pool how the pages of `superslab` have changed since `before`.
+static void pages_changed(struct hak_ace *ace, const struct hak_ace_superslab *superslab, struct pages before) {
+  struct hak_retain *retain = &ace->pool->retain;
+  struct pages now = pages_of(superslab);
+  hak_retain_add_unused(retain, (now.n_unused - before.n_unused) << HAK_ACE_PAGE_SHIFT);
+  if (now.n_dirty > before.n_dirty) {
+    size_t bytes = (now.n_dirty - before.n_dirty) << HAK_ACE_PAGE_SHIFT;
+    hak_retain_took_pages(retain, bytes, bytes);
+  } else if (now.n_dirty < before.n_dirty) {
+    hak_retain_lost_pages(retain, (before.n_dirty - now.n_dirty) << HAK_ACE_PAGE_SHIFT);
+  }
+}
+
+static size_t purge(struct hak_ace *ace, struct hak_ace_superslab *superslab) {
+  struct pages before = pages_of(superslab);
+  size_t bytes = hak_ace_superslab_purge(superslab, ace->pool->os);
+  pages_changed(ace, superslab, before);
+  return bytes;
+}
+
 static bool is_empty(const struct hak_ace_superslab *superslab) { return superslab->n_free == HAK_ACE_SUPERSLAB_PAGES; }
 
 // Growth and return of SuperSlabs. The pool's lock is taken under the arena's, so that a fork, which takes all of them,
@@ -84,6 +114,9 @@ static struct hak_ace_superslab *grow_locked(struct hak_ace *ace, struct hak_ace
   uintptr_t base = hak_pool_acquire(ace->pool, HAK_SUPERSLAB_SLABS, false, &zeroed);
   if (base == 0) return NULL;
   struct hak_ace_superslab *superslab = hak_ace_superslab_init(base, arena, zeroed);
+  struct hak_retain *retain = &ace->pool->retain;
+  hak_retain_add_unused(retain, hak_ace_superslab_free_dirty(superslab) << HAK_ACE_PAGE_SHIFT);
+  hak_retain_took_pages(retain, (size_t)superslab->n_dirty << HAK_ACE_PAGE_SHIFT, 0);
   hak_registry_set(base, HAK_SUPERSLAB_SLABS, hak_entry_make(0, HAK_KIND_ACE));
   hak_add_relaxed(&arena->n_superslabs, 1);
   ++arena->n_empty;
@@ -98,7 +131,10 @@ static void release_locked(struct hak_ace *ace, struct hak_ace_arena *arena, str
   hak_sub_relaxed(&arena->n_superslabs, 1);
   --arena->n_empty;
   hak_registry_set(superslab->base, HAK_SUPERSLAB_SLABS, 0);
-  hak_pool_release(ace->pool, superslab->base, HAK_SUPERSLAB_SLABS, true);
+  size_t dirty_bytes = (size_t)superslab->n_dirty << HAK_ACE_PAGE_SHIFT;
+  hak_retain_sub_unused(&ace->pool->retain, dirty_bytes);
+  hak_retain_lost_pages(&ace->pool->retain, dirty_bytes);
+  hak_pool_release(ace->pool, superslab->base, HAK_SUPERSLAB_SLABS, dirty_bytes != 0);
 }
 
 // Extents
@@ -111,12 +147,14 @@ static struct hak_ace_superslab *find_locked(struct hak_ace_arena *arena, size_t
   return candidates == 0 ? NULL : arena->by_run[__builtin_ctzl(candidates)];
 }
 
-static void *take_locked(struct hak_ace_arena *arena, struct hak_ace_superslab *superslab, size_t n_pages,
-                         size_t align_pages, bool *zeroed) {
+static void *take_locked(struct hak_ace *ace, struct hak_ace_arena *arena, struct hak_ace_superslab *superslab,
+                         size_t n_pages, size_t align_pages, bool *zeroed) {
   if (is_empty(superslab)) --arena->n_empty;
+  struct pages before = pages_of(superslab);
   unlink_by_run(arena, superslab);
   void *extent = hak_ace_superslab_take(superslab, n_pages, align_pages, zeroed);
   link_by_run(arena, superslab);
+  pages_changed(ace, superslab, before);
   return extent;
 }
 
@@ -126,9 +164,37 @@ void *hak_ace_arena_malloc(struct hak_ace *ace, struct hak_ace_arena *arena, siz
   lock_arena(arena);
   struct hak_ace_superslab *superslab = find_locked(arena, n_pages, align_pages);
   if (superslab == NULL && grow) superslab = grow_locked(ace, arena);
-  if (superslab != NULL) extent = take_locked(arena, superslab, n_pages, align_pages, zeroed);
+  if (superslab != NULL) extent = take_locked(ace, arena, superslab, n_pages, align_pages, zeroed);
   unlock_arena(arena);
   return extent;
+}
+
+// Returns the pages of the SuperSlab that was unused the longest; their bytes.
+static size_t return_first_locked(struct hak_ace *ace, struct hak_ace_arena *arena) {
+  struct hak_ace_superslab *superslab = arena->dirty_first;
+  // What cannot be purged (locked memory) is not asked for again before it was used.
+  unlink_dirty(arena, superslab);
+  size_t bytes = purge(ace, superslab);
+  if (is_empty(superslab)) release_locked(ace, arena, superslab);
+  return bytes;
+}
+
+static void tick_locked(struct hak_ace *ace, struct hak_ace_arena *arena, uint64_t now_ms) {
+  for (size_t n = 0; n < MAX_PURGES_PER_TICK; ++n) {
+    const struct hak_ace_superslab *superslab = arena->dirty_first;
+    // Another thread may have read the clock after this one, and freed before.
+    if (superslab == NULL || superslab->freed_ms > now_ms) return;
+    if (now_ms - superslab->freed_ms < ace->pool->retain.delay_ms) return;
+    hak_retain_gave_back_late(&ace->pool->retain, return_first_locked(ace, arena));
+  }
+}
+
+// Returns what the process keeps beyond its limit.
+static void give_back_excess_locked(struct hak_ace *ace, struct hak_ace_arena *arena) {
+  for (size_t n = 0; n < MAX_PURGES_PER_TICK && arena->dirty_first != NULL; ++n) {
+    if (hak_retain_excess(&ace->pool->retain) == 0) return;
+    hak_retain_gave_back_early(&ace->pool->retain, return_first_locked(ace, arena));
+  }
 }
 
 // After pages of `superslab` have become free; it may be gone then.
@@ -137,32 +203,22 @@ static void freed_locked(struct hak_ace *ace, struct hak_ace_arena *arena, struc
   superslab->freed_ms = now_ms;
   unlink_dirty(arena, superslab);
   if (ace->diet) {
-    (void)hak_ace_superslab_purge(superslab, ace->pool->os);
+    (void)purge(ace, superslab);
   } else {
     append_dirty(arena, superslab);
   }
   if (is_empty(superslab) && ++arena->n_empty > (ace->diet ? 0 : MAX_EMPTY)) release_locked(ace, arena, superslab);
+  give_back_excess_locked(ace, arena);
 }
 
 static void put_locked(struct hak_ace *ace, struct hak_ace_arena *arena, struct hak_ace_superslab *superslab,
                        void *extent, uint64_t now_ms) {
+  struct pages before = pages_of(superslab);
   unlink_by_run(arena, superslab);
   hak_ace_superslab_put(superslab, extent);
   link_by_run(arena, superslab);
+  pages_changed(ace, superslab, before);
   freed_locked(ace, arena, superslab, now_ms);
-}
-
-static void tick_locked(struct hak_ace *ace, struct hak_ace_arena *arena, uint64_t now_ms) {
-  for (size_t n = 0; n < MAX_PURGES_PER_TICK; ++n) {
-    struct hak_ace_superslab *superslab = arena->dirty_first;
-    // Another thread may have read the clock after this one, and freed before.
-    if (superslab == NULL || superslab->freed_ms > now_ms) return;
-    if (now_ms - superslab->freed_ms < ace->pool->retain.delay_ms) return;
-    // What cannot be purged (locked memory) is not asked for again before it was used.
-    unlink_dirty(arena, superslab);
-    (void)hak_ace_superslab_purge(superslab, ace->pool->os);
-    if (is_empty(superslab)) release_locked(ace, arena, superslab);
-  }
 }
 
 void hak_ace_arena_free(struct hak_ace *ace, void *const *extents, size_t n, uint64_t now_ms) {
@@ -198,10 +254,12 @@ bool hak_ace_arena_resize(struct hak_ace *ace, void *p, size_t n_pages, uint64_t
   struct hak_ace_superslab *superslab = hak_ace_superslab_of(p);
   struct hak_ace_arena *arena = superslab->arena;
   lock_arena(arena);
+  struct pages before = pages_of(superslab);
   size_t free_before = superslab->n_free;
   unlink_by_run(arena, superslab);
   bool done = hak_ace_superslab_resize(superslab, p, n_pages);
   link_by_run(arena, superslab);
+  pages_changed(ace, superslab, before);
   if (superslab->n_free > free_before) freed_locked(ace, arena, superslab, now_ms);
   tick_locked(ace, arena, now_ms);
   unlock_arena(arena);
@@ -228,7 +286,7 @@ size_t hak_ace_arena_trim(struct hak_ace *ace, struct hak_ace_arena *arena, size
       continue;
     }
     unlink_dirty(arena, superslab);
-    returned += hak_ace_superslab_purge(superslab, ace->pool->os);
+    returned += purge(ace, superslab);
     if (is_empty(superslab)) release_locked(ace, arena, superslab);
   }
   unlock_arena(arena);

@@ -61,7 +61,10 @@ static size_t longest_run(const uint32_t *words) {
 struct hak_ace_superslab *hak_ace_superslab_init(uintptr_t base, struct hak_ace_arena *arena, bool zeroed) {
   struct hak_ace_superslab *superslab = hak_ace_superslab_of((const void *)base);
   *superslab = (struct hak_ace_superslab){.base = base, .arena = arena, .n_free = N_PAGES, .run = N_PAGES};
-  if (!zeroed) memset(superslab->dirty, 0xff, sizeof superslab->dirty);
+  if (!zeroed) {
+    memset(superslab->dirty, 0xff, sizeof superslab->dirty);
+    superslab->n_dirty = N_PAGES;
+  }
   // Other tiers may have used the descriptors before.
   uint32_t *words = words_of(superslab);
   memset(words, 0, N_PAGES * sizeof *words);
@@ -89,16 +92,14 @@ static size_t count_dirty(const struct hak_ace_superslab *superslab, size_t firs
 
 // Marks the pages [first, end) as dirty; true if none of them was before.
 static bool mark_dirty(struct hak_ace_superslab *superslab, size_t first, size_t end) {
-  uint64_t were_dirty = 0;
-  for (size_t word = first / 64; word <= (end - 1) / 64; ++word) {
-    uint64_t mask = word_mask(word, first, end);
-    were_dirty |= superslab->dirty[word] & mask;
-    superslab->dirty[word] |= mask;
-  }
+  size_t were_dirty = count_dirty(superslab, first, end);
+  for (size_t word = first / 64; word <= (end - 1) / 64; ++word) superslab->dirty[word] |= word_mask(word, first, end);
+  superslab->n_dirty = (uint16_t)(superslab->n_dirty + (end - first) - were_dirty);
   return were_dirty == 0;
 }
 
 static void mark_clean(struct hak_ace_superslab *superslab, size_t first, size_t end) {
+  superslab->n_dirty = (uint16_t)(superslab->n_dirty - count_dirty(superslab, first, end));
   for (size_t word = first / 64; word <= (end - 1) / 64; ++word) superslab->dirty[word] &= ~word_mask(word, first, end);
 }
 
@@ -193,17 +194,6 @@ size_t hak_ace_superslab_purge(struct hak_ace_superslab *superslab, const struct
     if (is_free_run(word)) purged += purge_run(superslab, os, start, start + pages_of(word));
   }
   return purged << HAK_ACE_PAGE_SHIFT;
-}
-
-size_t hak_ace_superslab_free_dirty(const struct hak_ace_superslab *superslab) {
-  const uint32_t *words = words_of(superslab);
-  size_t n = 0;
-  uint32_t word;
-  for (size_t start = 0; start != N_PAGES; start += pages_of(word)) {
-    word = hak_load_relaxed(&words[start]);
-    if (is_free_run(word)) n += count_dirty(superslab, start, start + pages_of(word));
-  }
-  return n;
 }
 
 bool hak_ace_superslab_is_unused(const struct hak_ace_superslab *superslab, const void *p) {

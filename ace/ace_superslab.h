@@ -19,13 +19,14 @@ struct hak_ace_arena;
 // The descriptor takes the place of the shared slab descriptors of the SuperSlab; the private ones hold the words of
 // its pages (ace_inline.h).
 //
-//   0      8       16     24     32           40           48         56       58    60     64
-//   +------+-------+------+------+------------+------------+----------+--------+-----+------+----------+
-//   | base | arena | next | prev | dirty_next | dirty_prev | freed_ms | n_free | run | flag | dirty[8] |
-//   +------+-------+------+------+------------+------------+----------+--------+-----+------+----------+
+//   0      8       16     24     32           40           48         56       58    60        62     64
+//   +------+-------+------+------+------------+------------+----------+--------+-----+---------+------+----------+
+//   | base | arena | next | prev | dirty_next | dirty_prev | freed_ms | n_free | run | n_dirty | flag | dirty[8] |
+//   +------+-------+------+------+------------+------------+----------+--------+-----+---------+------+----------+
 //
 // All of it is guarded by the arena's lock, but base and arena do not change while an extent is in use.
-// Invariants: n_free is the number of pages in free runs; run is the length of the longest; no two free runs touch.
+// Invariants: n_free is the number of pages in free runs; run is the length of the longest; no two free runs touch;
+// n_dirty is the number of dirty pages, and all pages that are not free are dirty.
 struct hak_ace_superslab {
   uintptr_t base;
   struct hak_ace_arena *arena;
@@ -34,6 +35,7 @@ struct hak_ace_superslab {
   uint64_t freed_ms;  // when an extent was last freed
   uint16_t n_free;
   uint16_t run;
+  uint16_t n_dirty;
   bool in_dirty_list;
   uint64_t dirty[HAK_ACE_WORDS];  // bit set: the page was handed out since it was mapped or purged
 };
@@ -77,7 +79,9 @@ bool hak_ace_superslab_resize(struct hak_ace_superslab *superslab, void *extent,
 size_t hak_ace_superslab_purge(struct hak_ace_superslab *superslab, const struct hak_os *os);
 
 // The number of pages that are free and dirty.
-size_t hak_ace_superslab_free_dirty(const struct hak_ace_superslab *superslab);
+static inline size_t hak_ace_superslab_free_dirty(const struct hak_ace_superslab *superslab) {
+  return (size_t)superslab->n_dirty + superslab->n_free - HAK_ACE_SUPERSLAB_PAGES;
+}
 
 // Whether the page at `p` lies in a free run or a cached extent.
 bool hak_ace_superslab_is_unused(const struct hak_ace_superslab *superslab, const void *p);

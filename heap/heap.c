@@ -40,8 +40,8 @@ static void set_purgeable(struct hak_heap *heap, struct hak_slab *slab, bool pur
   bool was_counted = slab->counted;
   slab->purgeable = purgeable;
   slab->counted = purgeable && slab->state == HAK_SLAB_SPARSE;
-  if (slab->counted && !was_counted) hak_retain_add(&heap->set->pool->retain, dirty_bytes(slab));
-  if (!slab->counted && was_counted) hak_retain_sub(&heap->set->pool->retain, dirty_bytes(slab));
+  if (slab->counted && !was_counted) hak_retain_add_unused(&heap->set->pool->retain, dirty_bytes(slab));
+  if (!slab->counted && was_counted) hak_retain_sub_unused(&heap->set->pool->retain, dirty_bytes(slab));
 }
 
 static size_t purge(struct hak_heap *heap, struct hak_slab *slab) {
@@ -54,6 +54,7 @@ static size_t purge(struct hak_heap *heap, struct hak_slab *slab) {
 static void release_slab(struct hak_heap *heap, struct hak_slab *slab) {
   size_t n_slabs = hak_kind_run_slabs(slab->kind);
   set_purgeable(heap, slab, false);
+  hak_retain_lost_pages(&heap->set->pool->retain, dirty_bytes(slab));
   hak_registry_set(slab->base, n_slabs, 0);
   bool spare = n_slabs == 1 && slab->dirty != 0 && heap->n_spares < HAK_HEAP_SPARES && !heap->set->diet &&
                hak_load_relaxed(&heap->orphan) == 0;
@@ -91,6 +92,7 @@ static struct hak_slab *fresh_slab(struct hak_heap *heap, const struct hak_class
       .state = HAK_SLAB_SPARSE,
       .base = base,
   };
+  if (!zeroed) hak_retain_took_pages(&heap->set->pool->retain, dirty_bytes(slab), 0);
   struct hak_slab_remote *remote = hak_slab_remote_at(base);
   remote->base = base;
   remote->n_slabs = geometry->n_slabs;
@@ -105,6 +107,12 @@ static enum hak_slab_state state_awake(const struct hak_slab *slab, uint32_t n_u
   return n_used > hak_slab_eighth(slab) ? HAK_SLAB_AWAKE : HAK_SLAB_SPARSE;
 }
 
+// How many blocks must be free to wake a PARTLY_CARVED slab: worth the change of slabs, and possible.
+static uint32_t partly_carved_wake(const struct hak_slab *slab) {
+  uint32_t n_carved = hak_strip_carved_blocks(slab);
+  return (uint32_t)hak_max(n_carved / 8, hak_min(n_carved, 8));
+}
+
 // Sets the countdown of a slab with `n_used` used blocks to when its state changes, or has to be looked at.
 static void set_countdown(struct hak_slab *slab, uint32_t n_used) {
   switch ((enum hak_slab_state)slab->state) {
@@ -112,7 +120,7 @@ static void set_countdown(struct hak_slab *slab, uint32_t n_used) {
       slab->rest = slab->n_blocks - hak_slab_eighth(slab);
       break;
     case HAK_SLAB_PARTLY_CARVED:
-      slab->rest = slab->n_blocks - (uint32_t)hak_max(hak_strip_carved_blocks(slab) / 8, 1);
+      slab->rest = slab->n_blocks - partly_carved_wake(slab);
       break;
     case HAK_SLAB_AWAKE:
       slab->rest = hak_slab_eighth(slab);
@@ -128,7 +136,7 @@ static void set_countdown(struct hak_slab *slab, uint32_t n_used) {
 static void strips_freed(struct hak_heap *heap, struct hak_slab *slab) {
   if (!slab->purgeable) slab->purgeable_ms = (uint32_t)heap->set->pool->os->now_ms();
   set_purgeable(heap, slab, true);
-  if (slab->state != HAK_SLAB_SPARSE || hak_pool_excess(heap->set->pool) == 0) return;
+  if (slab->state != HAK_SLAB_SPARSE || hak_retain_excess(&heap->set->pool->retain) == 0) return;
   hak_retain_gave_back_early(&heap->set->pool->retain, purge(heap, slab));
 }
 

@@ -41,7 +41,8 @@ bool hak_strip_carve(struct hak_heap *heap, struct hak_slab *slab, uintptr_t *li
   size_t n = (size_t)__builtin_ctz(~((uint32_t)slab->uncarved >> first));
   n = hak_min(n, strips_per_carve(heap, slab));
   uint16_t mask = mask_of(first, n);
-  hak_retain_took_fresh(&heap->set->pool->retain, (size_t)__builtin_popcount(mask & ~slab->dirty) << strip_shift(slab));
+  size_t fresh_bytes = (size_t)__builtin_popcount(mask & ~slab->dirty) << strip_shift(slab);
+  if (fresh_bytes != 0) hak_retain_took_pages(&heap->set->pool->retain, fresh_bytes, fresh_bytes);
   slab->uncarved &= (uint16_t)~mask;
   slab->dirty |= mask;
 
@@ -149,5 +150,6 @@ size_t hak_strip_purge(struct hak_heap *heap, struct hak_slab *slab) {
     }
     rest &= ~(uint32_t)mask_of(first, n);
   }
+  hak_retain_lost_pages(&heap->set->pool->retain, bytes);
   return bytes;
 }

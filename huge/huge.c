@@ -116,6 +116,7 @@ static void unlink_cached_locked(struct hak_huge_heap *heap, struct hak_huge *ma
   }
   --heap->n_cached;
   heap->cached_bytes -= bytes_of(mapping);
+  if (!mapping->clean) hak_retain_sub_unused(&heap->pool->retain, bytes_of(mapping));
 }
 
 // Caches the mapping, together with cached neighbours that are parts of the same one.
@@ -143,6 +144,7 @@ static void append_cached_locked(struct hak_huge_heap *heap, struct hak_huge *ma
   heap->cached_last = mapping;
   ++heap->n_cached;
   heap->cached_bytes += bytes_of(mapping);
+  if (!mapping->clean) hak_retain_add_unused(&heap->pool->retain, bytes_of(mapping));
 }
 
 // Makes the mapping, which is in the caller's hands, a live block.
@@ -348,6 +350,7 @@ void *hak_huge_malloc(struct hak_huge_heap *heap, size_t size, size_t alignment,
   struct hak_huge *mapping = take_cached(heap, bytes, alignment, zeroed != NULL);
   if (mapping != NULL) mapping = adjust_cached(heap, mapping, bytes, alignment);
   bool clean = mapping == NULL || mapping->clean;
+  if (mapping == NULL) hak_retain_took_pages(&heap->pool->retain, 0, bytes);
   if (mapping == NULL) mapping = map_new(heap, bytes, alignment);
   if (mapping == NULL && hak_huge_trim(heap, 0) != 0) mapping = map_new(heap, bytes, alignment);
   if (mapping == NULL) return NULL;
@@ -370,9 +373,12 @@ void hak_huge_free(struct hak_huge_heap *heap, void *p) {
   mapping->clean = false;
   mapping->freed_ms = now;
   struct hak_huge *evicted = NULL;
+  struct hak_huge *excess = NULL;
   if (bytes_of(mapping) <= heap->cache_limit_bytes) {
     append_cached_locked(heap, mapping);
     evicted = evict_locked(heap, heap->cache_limit_bytes, MAX_CACHED);
+    size_t excess_bytes = hak_min(hak_retain_excess(&heap->pool->retain), heap->cached_bytes);
+    excess = evict_locked(heap, heap->cached_bytes - excess_bytes, MAX_CACHED);
   } else {
     mapping->next = NULL;
     evicted = mapping;
@@ -381,7 +387,8 @@ void hak_huge_free(struct hak_huge_heap *heap, void *p) {
   struct hak_huge *expired = expired_locked(heap, now);
   hak_huge_unlock(heap);
   (void)unmap_list(heap, evicted);
-  (void)unmap_list(heap, expired);
+  if (excess != NULL) hak_retain_gave_back_early(&heap->pool->retain, unmap_list(heap, excess));
+  if (expired != NULL) hak_retain_gave_back_late(&heap->pool->retain, unmap_list(heap, expired));
 }
 
 bool hak_huge_owns(struct hak_huge_heap *heap, const void *p) {

@@ -36,6 +36,7 @@ class HugeTest : public ::testing::Test {
   void Start(size_t page_bytes, bool diet) {
     hak_os_fake_reset(page_bytes);
     hak_pool_init(&pool_, hak_os_fake());
+    pool_.retain.min_bytes = 64 * kGiB;  // the limits of the tier itself are tested
     hak_huge_init(&heap_, &pool_, diet);
     // The regions that the blocks are likely to lie in are there from now on, and no leak.
     char *p = Malloc(4 * kGiB);
@@ -178,6 +179,18 @@ TEST_F(HugeTest, LargeZeroedRequestsGetFreshMemorySoThatNothingIsTouchedToClearI
 }
 
 // The cache
+
+TEST_F(HugeTest, WhatIsBeyondWhatTheProcessKeepsLeavesAtOnceUntilItIsMissed) {
+  pool_.retain.min_bytes = 4 * kMiB;
+  Free(Malloc(10 * kMiB));
+  EXPECT_EQ(heap_.cached_bytes, 0u);
+  EXPECT_EQ(Mapped(), 0u);
+  for (int i = 0; i < 3; ++i) {
+    char *p = Malloc(10 * kMiB);
+    Free(p);
+    EXPECT_EQ(heap_.cached_bytes, 10 * kMiB) << "it would have been needed again";
+  }
+}
 
 TEST_F(HugeTest, AFreedMappingServesTheNextRequestWithoutASystemCall) {
   char *p = Malloc(10 * kMiB);

@@ -80,7 +80,7 @@ static size_t dirty_bytes(const struct hak_superslab *superslab) {
 static void change_dirty_map(struct hak_pool *pool, struct hak_superslab *superslab, uint32_t dirty_map) {
   size_t before = dirty_bytes(superslab);
   superslab->dirty_map = dirty_map;
-  hak_retain_add(&pool->retain, dirty_bytes(superslab) - before);
+  hak_retain_add_unused(&pool->retain, dirty_bytes(superslab) - before);
 }
 
 static void set_dirty_map(struct hak_pool *pool, struct hak_superslab *superslab, uint32_t dirty_map) {
@@ -169,15 +169,11 @@ static void tick_locked(struct hak_pool *pool, uint64_t now) {
   }
 }
 
-size_t hak_pool_excess(const struct hak_pool *pool) {
-  return hak_retain_excess(&pool->retain, hak_load_relaxed(&pool->n_slabs_used) * HAK_SLAB_BYTES);
-}
-
 // Gives back what is kept beyond the limit.
 static void give_back_excess_locked(struct hak_pool *pool, uint64_t now) {
   struct hak_superslab *superslab;
   int left = RETURNS_PER_TICK;
-  while (left-- != 0 && hak_pool_excess(pool) != 0 && (superslab = pool->dirty_first) != NULL &&
+  while (left-- != 0 && hak_retain_excess(&pool->retain) != 0 && (superslab = pool->dirty_first) != NULL &&
          superslab->freed_ms <= now) {
     hak_retain_gave_back_early(&pool->retain, return_locked(pool, superslab, now));
   }

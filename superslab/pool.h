@@ -57,9 +57,6 @@ uintptr_t hak_pool_acquire(struct hak_pool *pool, size_t n_slabs, bool hot, bool
 // Any thread. What the process keeps beyond its limit (retain.h) goes back to the operating system.
 void hak_pool_release(struct hak_pool *pool, uintptr_t base, size_t n_slabs, bool dirty);
 
-// How many bytes of unused memory the process keeps beyond its limit. Any thread, no locks.
-size_t hak_pool_excess(const struct hak_pool *pool);
-
 // Returns the pages that were free for longer than the decay time. Any thread; called on slow paths, cheap when
 // nothing is due.
 void hak_pool_tick(struct hak_pool *pool);

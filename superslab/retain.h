@@ -11,7 +11,8 @@
 // the decay time was over lowers the limit. (Ghost entries that move a limit are an idea of the ARC cache of Megiddo
 // and Modha, FAST 2003.)
 //
-// All numbers are hints: atomic, relaxed, and a few slabs off when threads race.
+// All numbers are hints: atomic, relaxed, and a few slabs off when threads race. They are written when pages are taken
+// into use or given back, which costs far more.
 #ifndef HAKMEM_SUPERSLAB_RETAIN_H_
 #define HAKMEM_SUPERSLAB_RETAIN_H_
 
@@ -33,26 +34,27 @@ extern "C" {
 struct hak_retain {
   const struct hak_os *os;
   uint64_t delay_ms;     // the decay time
-  size_t min_bytes;      // the limit is never below this, nor below a sixteenth of the memory in use
-  size_t unused_bytes;   // what is kept now
+  size_t min_bytes;      // the limit is never below this, nor below a sixteenth of backed_bytes
+  size_t backed_bytes;   // pages of Tiny, Mid and ACE, but for those in the pool
+  size_t unused_bytes;   // what is kept now, of all tiers and the pool
   size_t learned_bytes;  // the limit as far as it was learned
   size_t ghost_bytes;    // given back early since ghost_ms
   uint64_t ghost_ms;
 };
 
-static inline void hak_retain_add(struct hak_retain *retain, size_t bytes) {
+static inline void hak_retain_add_unused(struct hak_retain *retain, size_t bytes) {
   hak_add_relaxed(&retain->unused_bytes, bytes);
 }
 
-static inline void hak_retain_sub(struct hak_retain *retain, size_t bytes) {
+static inline void hak_retain_sub_unused(struct hak_retain *retain, size_t bytes) {
   hak_sub_relaxed(&retain->unused_bytes, bytes);
 }
 
-// How many bytes are kept beyond the limit; `used_bytes` is what the process has in use.
-static inline size_t hak_retain_excess(const struct hak_retain *retain, size_t used_bytes) {
+// How many bytes are kept beyond the limit.
+static inline size_t hak_retain_excess(const struct hak_retain *retain) {
   size_t unused = hak_load_relaxed(&retain->unused_bytes);
   size_t limit = hak_max(hak_load_relaxed(&retain->learned_bytes), retain->min_bytes);
-  limit = hak_max(limit, used_bytes >> HAK_RETAIN_SHIFT);
+  limit = hak_max(limit, hak_load_relaxed(&retain->backed_bytes) >> HAK_RETAIN_SHIFT);
   // A sum that has slipped below 0 for a moment is not an excess.
   return unused > limit && unused <= SIZE_MAX / 2 ? unused - limit : 0;
 }
@@ -73,15 +75,21 @@ static inline void hak_retain_gave_back_late(struct hak_retain *retain, size_t b
   if (learned != 0) hak_store_relaxed(&retain->learned_bytes, learned - hak_min(learned, bytes));
 }
 
-// Notes that `bytes` of memory without pages were taken into use.
-static inline void hak_retain_took_fresh(struct hak_retain *retain, size_t bytes) {
+// Notes that pages of `bytes` bytes were lost, by a purge or because their range goes back to the pool.
+static inline void hak_retain_lost_pages(struct hak_retain *retain, size_t bytes) {
+  hak_sub_relaxed(&retain->backed_bytes, bytes);
+}
+
+// Notes that `bytes` of memory that hold pages, or will at once, were taken into use; `fresh_bytes` of them did not.
+static inline void hak_retain_took_pages(struct hak_retain *retain, size_t bytes, size_t fresh_bytes) {
+  hak_add_relaxed(&retain->backed_bytes, bytes);
   size_t ghost = hak_load_relaxed(&retain->ghost_bytes);
-  if (ghost == 0) return;
+  if (ghost == 0 || fresh_bytes == 0) return;
   if (retain->os->now_ms() - hak_load_relaxed(&retain->ghost_ms) >= 2 * retain->delay_ms) {
     hak_store_relaxed(&retain->ghost_bytes, 0);
     return;
   }
-  size_t learned = hak_min(ghost, bytes);
+  size_t learned = hak_min(ghost, fresh_bytes);
   hak_store_relaxed(&retain->ghost_bytes, ghost - learned);
   hak_add_relaxed(&retain->learned_bytes, learned);
 }
