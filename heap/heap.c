@@ -31,17 +31,15 @@ void hak_bin_unlink(struct hak_heap *heap, struct hak_slab *slab) {
 
 // Unused memory
 
-static size_t dirty_bytes(const struct hak_slab *slab) {
-  return (size_t)__builtin_popcount(slab->dirty) << hak_kind_strip_shift(slab->kind);
-}
-
 // A SPARSE slab counts as unused memory until its free strips were looked at.
 static void set_purgeable(struct hak_heap *heap, struct hak_slab *slab, bool purgeable) {
   bool was_counted = slab->counted;
   slab->purgeable = purgeable;
   slab->counted = purgeable && slab->state == HAK_SLAB_SPARSE;
-  if (slab->counted && !was_counted) hak_retain_add_unused(&heap->set->pool->retain, dirty_bytes(slab));
-  if (!slab->counted && was_counted) hak_retain_sub_unused(&heap->set->pool->retain, dirty_bytes(slab));
+  if (slab->counted == was_counted) return;
+  size_t change = slab->counted ? hak_slab_dirty_bytes(slab) : (size_t)0 - hak_slab_dirty_bytes(slab);
+  heap->counted_bytes += change;
+  hak_retain_add_unused(&heap->set->pool->retain, change);
 }
 
 static size_t purge(struct hak_heap *heap, struct hak_slab *slab) {
@@ -54,7 +52,7 @@ static size_t purge(struct hak_heap *heap, struct hak_slab *slab) {
 static void release_slab(struct hak_heap *heap, struct hak_slab *slab) {
   size_t n_slabs = hak_kind_run_slabs(slab->kind);
   set_purgeable(heap, slab, false);
-  hak_retain_lost_pages(&heap->set->pool->retain, dirty_bytes(slab));
+  hak_retain_lost_pages(&heap->set->pool->retain, hak_slab_dirty_bytes(slab));
   hak_registry_set(slab->base, n_slabs, 0);
   bool spare = n_slabs == 1 && slab->dirty != 0 && heap->n_spares < HAK_HEAP_SPARES && !heap->set->diet &&
                hak_load_relaxed(&heap->orphan) == 0;
@@ -92,7 +90,7 @@ static struct hak_slab *fresh_slab(struct hak_heap *heap, const struct hak_class
       .state = HAK_SLAB_SPARSE,
       .base = base,
   };
-  if (!zeroed) hak_retain_took_pages(&heap->set->pool->retain, dirty_bytes(slab), 0);
+  if (!zeroed) hak_retain_took_pages(&heap->set->pool->retain, hak_slab_dirty_bytes(slab), 0);
   struct hak_slab_remote *remote = hak_slab_remote_at(base);
   remote->base = base;
   remote->n_slabs = geometry->n_slabs;
@@ -132,12 +130,27 @@ static void set_countdown(struct hak_slab *slab, uint32_t n_used) {
   slab->countdown = (int32_t)(n_used - slab->rest);
 }
 
+// What a heap must have counted before it is worth a walk over its SPARSE slabs.
+#define WALK_BYTES ((size_t)1024 * 1024)
+
+// Returns all that the heap has counted; the number of bytes.
+static size_t purge_counted(struct hak_heap *heap) {
+  size_t returned = 0;
+  for (size_t kind = 0; kind < HAK_KINDS; ++kind) {
+    for (struct hak_slab *slab = heap->bin[kind].slabs[HAK_SLAB_SPARSE]; slab != NULL; slab = slab->next) {
+      if (slab->counted) returned += purge(heap, slab);
+    }
+  }
+  return returned;
+}
+
 // Notes that strips of an AWAKE or SPARSE slab have become free. What the process keeps beyond its limit goes back.
 static void strips_freed(struct hak_heap *heap, struct hak_slab *slab) {
   if (!slab->purgeable) slab->purgeable_ms = (uint32_t)heap->set->pool->os->now_ms();
   set_purgeable(heap, slab, true);
   if (slab->state != HAK_SLAB_SPARSE || hak_retain_excess(&heap->set->pool->retain) == 0) return;
-  hak_retain_gave_back_early(&heap->set->pool->retain, purge(heap, slab));
+  bool all = heap->counted_bytes >= WALK_BYTES;
+  hak_retain_gave_back_early(&heap->set->pool->retain, all ? purge_counted(heap) : purge(heap, slab));
 }
 
 void hak_slab_emptied(struct hak_heap *heap, struct hak_slab *slab) {

@@ -46,6 +46,7 @@ struct hak_heap {
   struct hak_cache *cache;
   struct hak_heap *older, *newer;
   uint64_t orphaned_ms;
+  size_t counted_bytes;  // the heap's part of the unused memory of the process (slab.h, counted)
   uint32_t id;
   uint32_t n_spares;
   uint32_t least_spares;             // since decayed_ms

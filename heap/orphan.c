@@ -29,7 +29,12 @@ static void public_note(struct hak_heap_set *set, size_t kind, bool has_slabs) {
 }
 
 void hak_slab_change_owner(struct hak_slab *slab, struct hak_heap *heap) {
-  hak_store_relaxed(&hak_slab_remote_at(slab->base)->owner, heap);
+  struct hak_slab_remote *remote = hak_slab_remote_at(slab->base);
+  if (slab->counted) {
+    hak_load_relaxed(&remote->owner)->counted_bytes -= hak_slab_dirty_bytes(slab);
+    heap->counted_bytes += hak_slab_dirty_bytes(slab);
+  }
+  hak_store_relaxed(&remote->owner, heap);
   hak_registry_set(slab->base, hak_kind_run_slabs(slab->kind), hak_entry_make(heap->id, slab->kind));
   if (heap == heap->set->public_heap) public_note(heap->set, slab->kind, true);
 }

@@ -166,6 +166,10 @@ static inline bool hak_slab_is_carved(const struct hak_slab *slab, unsigned run_
 // PARTLY_CARVED one the blocks that are not carved count as used.
 static inline uint32_t hak_slab_used(const struct hak_slab *slab) { return (uint32_t)slab->countdown + slab->rest; }
 
+static inline size_t hak_slab_dirty_bytes(const struct hak_slab *slab) {
+  return (size_t)__builtin_popcount(slab->dirty) << hak_kind_strip_shift(slab->kind);
+}
+
 // An eighth of the blocks, at least 1: so many free wake a slab, so many used or less make it sparse.
 static inline uint32_t hak_slab_eighth(const struct hak_slab *slab) { return (uint32_t)hak_max(slab->n_blocks / 8, 1); }
 

@@ -132,15 +132,10 @@ static void unlink_strips(struct hak_slab *slab, uint16_t strips) {
   }
 }
 
-size_t hak_strip_purge(struct hak_heap *heap, struct hak_slab *slab) {
-  if (slab->dirty == 0) return 0;
-  uint16_t unused = hak_slab_used(slab) == 0 ? HAK_STRIPS_ALL : unused_strips(slab);
-  uint16_t purged = whole_pages(heap, slab, unused) & slab->dirty;
-  if (purged == 0) return 0;
-  unlink_strips(slab, purged);
-  slab->uncarved |= purged;
+// Returns the pages of `strips` to the operating system; the number of bytes.
+static size_t purge_strips(struct hak_heap *heap, struct hak_slab *slab, uint16_t strips) {
   size_t bytes = 0;
-  for (uint32_t rest = purged; rest != 0;) {
+  for (uint32_t rest = strips; rest != 0;) {
     size_t first = (size_t)__builtin_ctz(rest);
     size_t n = (size_t)__builtin_ctz(~(rest >> first));
     size_t length = n << strip_shift(slab);
@@ -152,4 +147,29 @@ size_t hak_strip_purge(struct hak_heap *heap, struct hak_slab *slab) {
   }
   hak_retain_lost_pages(&heap->set->pool->retain, bytes);
   return bytes;
+}
+
+// The same for the pages inside of free blocks, all but the one that holds the link, in strips that are not purged. The
+// strips stay dirty.
+static size_t purge_blocks(struct hak_heap *heap, struct hak_slab *slab) {
+  const struct hak_os *os = heap->set->pool->os;
+  size_t bytes = 0;
+  if (slab->block_bytes <= os->page_bytes) return 0;
+  for (uintptr_t block = slab->free; block != slab->base; block = *(uintptr_t *)block) {
+    uintptr_t first = hak_round_up(block + sizeof(uintptr_t), os->page_bytes);
+    uintptr_t end = hak_round_down(block + slab->block_bytes, os->page_bytes);
+    uint32_t last_strip = (uint32_t)(end - 1 - slab->base) >> strip_shift(slab);
+    if ((slab->dirty >> last_strip & 1) == 0) end = slab->base + ((uintptr_t)last_strip << strip_shift(slab));
+    if (first < end && os->purge((void *)first, end - first)) bytes += end - first;
+  }
+  return bytes;
+}
+
+size_t hak_strip_purge(struct hak_heap *heap, struct hak_slab *slab) {
+  if (slab->dirty == 0) return 0;
+  uint16_t unused = hak_slab_used(slab) == 0 ? HAK_STRIPS_ALL : unused_strips(slab);
+  uint16_t purged = whole_pages(heap, slab, unused) & slab->dirty;
+  unlink_strips(slab, purged);
+  slab->uncarved |= purged;
+  return purge_strips(heap, slab, purged) + purge_blocks(heap, slab);
 }
