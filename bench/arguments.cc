@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "bench/allocator.h"
 
@@ -21,16 +22,35 @@ void Arguments::RequireAtLeast(size_t index, double min) const {
   if (numbers_[index].value < min) Refuse(numbers_[index], text, min);
 }
 
+std::string Arguments::KnownWords() const {
+  std::string words;
+  for (const char *value : word_.values) words += (words.empty() ? "" : ", ") + std::string(value);
+  return words;
+}
+
 void Arguments::PrintHelp() const {
   printf("%s\n\nusage: %s [options]", purpose_, program_invocation_short_name);
+  if (!word_.values.empty()) printf(" %s", word_.name);
   for (const Argument &argument : numbers_) printf(" [%s]", argument.name);
   printf("\n\n");
+  if (!word_.values.empty()) printf("  %-14s one of %s\n", word_.name, KnownWords().c_str());
   for (const Argument &argument : numbers_) {
     printf("  %-14s %s: %.15g to %.15g, default %.15g\n", argument.name, argument.meaning, argument.min, argument.max,
            argument.value);
   }
   printf("\n  --allocator A  %s\n", kAllocatorHelp);
   printf("  --check        verify both ends of each block before it is freed (slower; not for comparing)\n");
+}
+
+void Arguments::ParseWord(const char *text) {
+  for (const char *value : word_.values) {
+    if (strcmp(text, value) == 0) word_value_ = text;
+  }
+  if (LacksWord()) {
+    fprintf(stderr, "%s: %s is '%s', must be one of %s\n", program_invocation_short_name, word_.name, text,
+            KnownWords().c_str());
+    exit(kExitBadArgument);
+  }
 }
 
 void Arguments::ParseNumber(size_t index, const char *text) {
@@ -55,7 +75,9 @@ void Arguments::Parse(int argc, char **argv) {
   size_t n_numbers = 0;
   for (int i = 1; i < argc; ++i) {
     const std::string text = argv[i];
-    if (text.compare(0, 2, "--") != 0) {
+    if (text.compare(0, 2, "--") != 0 && LacksWord()) {
+      ParseWord(argv[i]);
+    } else if (text.compare(0, 2, "--") != 0) {
       ParseNumber(n_numbers++, argv[i]);
     } else if (text == "--help") {
       PrintHelp();
@@ -71,6 +93,7 @@ void Arguments::Parse(int argc, char **argv) {
       exit(kExitBadArgument);
     }
   }
+  if (LacksWord()) ParseWord("");
 }
 
 }  // namespace hak_bench

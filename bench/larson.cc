@@ -2,7 +2,6 @@
 // written anew. Each chain of threads owns an array of blocks. A thread replaces random ones, then starts a successor
 // that inherits the array, and ends: most blocks are freed by another thread than the one that allocated them, which is
 // dead by then. See README.md for what is counted and where this differs from larson.cpp.
-#include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -118,14 +117,6 @@ void WarmUp(Chain *chain) {
     if (a != b) b->Fill(old_a.block, old_a.size);
   }
   for (uint64_t i = 0; i < uint64_t{4} * load.n_blocks; ++i) Replace<true>(chain, load);
-}
-
-void SleepSeconds(double seconds) {
-  struct timespec left;
-  left.tv_sec = static_cast<time_t>(seconds);
-  left.tv_nsec = static_cast<long>((seconds - static_cast<double>(left.tv_sec)) * 1e9);
-  while (nanosleep(&left, &left) != 0 && errno == EINTR) {
-  }
 }
 
 int Main(int argc, char **argv) {

@@ -20,6 +20,14 @@ double UserSeconds() {
   return static_cast<double>(usage.ru_utime.tv_sec) + static_cast<double>(usage.ru_utime.tv_usec) * 1e-6;
 }
 
+void SleepSeconds(double seconds) {
+  struct timespec left;
+  left.tv_sec = static_cast<time_t>(seconds);
+  left.tv_nsec = static_cast<long>((seconds - static_cast<double>(left.tv_sec)) * 1e9);
+  while (nanosleep(&left, &left) != 0 && errno == EINTR) {
+  }
+}
+
 size_t PeakRssKib() {
   FILE *status = fopen("/proc/self/status", "r");
   if (status == nullptr) return 0;

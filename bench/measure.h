@@ -16,6 +16,9 @@ double NowSeconds();
 // CPU time of all threads of this process in user mode, dead ones included, in seconds.
 double UserSeconds();
 
+// Sleeps that long, signals or not.
+void SleepSeconds(double seconds);
+
 // The largest resident set this program has had since it was executed, in KiB. Not getrusage's figure, which keeps the
 // peak of whatever ran in the process before the exec.
 size_t PeakRssKib();
