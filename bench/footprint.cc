@@ -4,7 +4,6 @@
 #include <stdio.h>
 
 #include <algorithm>
-#include <cstring>
 #include <string>
 #include <vector>
 
@@ -18,10 +17,12 @@ size_t Bench::Scaled(size_t n, size_t min) const {
   return std::max(min, static_cast<size_t>(static_cast<double>(n) * scale));
 }
 
-void Bench::Idle(double times) const { SleepSeconds(times * idle_seconds); }
-
 void Bench::IdleAndTrim() {
-  Idle();
+  constexpr int kSamples = 6;
+  for (int i = 0; i < kSamples; ++i) {
+    meter.Sample();
+    SleepSeconds(idle_seconds / kSamples);
+  }
   meter.Checkpoint("idle");
   malloc_trim(0);
   meter.Checkpoint("trimmed");
@@ -77,7 +78,7 @@ int Main(int argc, char **argv) {
   for (const Scenario &scenario : kScenarios) names.push_back(scenario.name);
   Arguments arguments("Runs one scenario and prints what is resident at its checkpoints.", {"scenario", names},
                       {{"scale", "size of the scenario, as a part of what README.md says", 1, 1e-6, 100, true},
-                       {"idle", "seconds of idling before what is resident then is looked at", 3, 0, 86400, true},
+                       {"idle", "seconds of idling before another look at what is resident", 3, 0, 86400, true},
                        {"threads", "threads of the scenarios threads, remote-frees and producers", 16, 1, 4096},
                        {"seed", "seed of the random numbers", 12345, 0, 4294967295},
                        {"samples", "1 prints lines between the checkpoints too", 0, 0, 1}});

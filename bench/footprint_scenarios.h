@@ -14,10 +14,8 @@ namespace hak_bench {
 struct Bench {
   // `n` in proportion to the size that was asked for, and at least `min`.
   size_t Scaled(size_t n, size_t min = 1) const;
-  // Sleeps, and says what is resident then, after malloc_trim(0) too.
+  // Sleeps for the idle time and says what is resident then, and what after malloc_trim(0).
   void IdleAndTrim();
-  // Sleeps for the idle time, or for `times` of it.
-  void Idle(double times = 1) const;
 
   double scale;
   double idle_seconds;

@@ -91,19 +91,23 @@ uint64_t Drain(Ledger *ledger, Ring *ring) {
   return n_produced - n_freed;
 }
 
-// Frees all `n_blocks` that come, and says nine times on the way what is resident.
+// Frees all `n_blocks` that come. On the way there are nine checkpoints, and ten samples before each.
 void DrainAll(Bench *bench, MappedArray<Ring> *rings, uint64_t n_blocks) {
   uint64_t n_freed = 0;
-  uint64_t n_tenths = 1;
+  uint64_t n_hundredths = 1;
   while (n_freed < n_blocks) {
     for (Ring &ring : *rings) {
       n_freed += Drain(&bench->ledger, &ring);
-      if (n_tenths == 10 || n_freed < n_blocks / 10 * n_tenths) continue;
-      char name[32];
-      snprintf(name, sizeof(name), "%llu0%% freed", static_cast<unsigned long long>(n_tenths++));
-      bench->meter.Checkpoint(name);
+      for (; n_hundredths < 100 && n_freed >= n_blocks * n_hundredths / 100; ++n_hundredths) {
+        if (n_hundredths % 10 != 0) {
+          bench->meter.Sample();
+          continue;
+        }
+        char name[32];
+        snprintf(name, sizeof(name), "%u%% freed", static_cast<unsigned>(n_hundredths));
+        bench->meter.Checkpoint(name);
+      }
     }
-    bench->meter.Sample();
   }
 }
 
