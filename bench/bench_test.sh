@@ -9,31 +9,7 @@ random_mixed="$PWD/$2"
 larson_linked="$PWD/$3"
 stability="$PWD/$4"
 
-folder="$(mktemp -d)"
-trap 'rm -rf -- "$folder"' EXIT
-n_failed=0
-
-# The status, standard output and standard error that the command must have: a number and two extended regular
-# expressions, "" for a stream that must stay empty.
-expect() {
-  local status="$1" output="$2" errors="$3" actual=0
-  shift 3
-  timeout 60 "$@" >"$folder/output" 2>"$folder/errors" || actual=$?
-  if [[ "$actual" == "$status" ]] && matches "$folder/output" "$output" && matches "$folder/errors" "$errors"; then
-    return
-  fi
-  n_failed=$((n_failed + 1))
-  printf 'FAILED: %s\n  status %d, expected %d, /%s/ and /%s/\n' "$*" "$actual" "$status" "$output" "$errors"
-  sed 's/^/  | /' "$folder/output" "$folder/errors"
-}
-
-matches() {
-  if [[ -z "$2" ]]; then
-    [[ ! -s "$1" ]]
-  else
-    grep -qE -- "$2" "$1"
-  fi
-}
+source bench/expect.sh
 
 throughput='^Throughput = [1-9][0-9]* operations per second$'
 
@@ -43,7 +19,7 @@ expect_proof() {
   for program in "$larson 0.02 8 3000 100 2 1 3" "$random_mixed 20000 100 8 3000 1"; do
     # shellcheck disable=SC2086 # words
     expect 0 "^Allocator: $2" "" $program --check --allocator "$1"
-    matches "$folder/output" "$throughput" || expect 0 "$throughput" "" cat "$folder/output"
+    expect_output "$throughput"
   done
 }
 
@@ -104,11 +80,10 @@ echo "Throughput = $((100 * n + 5)) operations per second"
 END
 chmod +x "$folder/flaky"
 expect 1 '^3 of 6 finished$' 'run 2 ended with status 134' "$stability" --runs=6 --limit=2 "--binary=$folder/flaky"
-matches "$folder/output" 'min 5, median 405, max 505' || expect 0 'min 5, median 405, max 505' "" cat "$folder/output"
-matches "$folder/errors" 'run 3 did not end within 2 s' || expect 0 'run 3 did not end' "" cat "$folder/errors"
+expect_output 'min 5, median 405, max 505'
+matches "$folder/errors" 'run 3 did not end within 2 s' || fail 'no word of run 3'
 expect 0 '^2 of 2 finished$' "" "$stability" --runs=2 --seconds=1 "--binary=$larson"
 expect 2 "" "runs is '0'" "$stability" --runs=0
 expect 2 "" "unknown" "$stability" --nonesuch
 
-((n_failed == 0)) || printf '%d checks failed\n' "$n_failed"
-((n_failed == 0))
+end_test
