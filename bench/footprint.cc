@@ -28,6 +28,10 @@ void Bench::IdleAndTrim() {
   meter.Checkpoint("trimmed");
 }
 
+size_t Pick(Random *random, size_t n) {
+  return Below(static_cast<uint32_t>(random->Next() >> 32), static_cast<uint32_t>(n));
+}
+
 size_t OctaveSize(uint64_t bits, int first, int last) {
   const auto n_octaves = static_cast<uint32_t>(last - first + 1);
   const size_t smallest = size_t{1} << (first + Below(static_cast<uint32_t>(bits >> 32), n_octaves));
@@ -35,7 +39,7 @@ size_t OctaveSize(uint64_t bits, int first, int last) {
 }
 
 size_t MixedSize(Random *random) {
-  const size_t kind = Below(static_cast<uint32_t>(random->Next() >> 32), 1000);
+  const size_t kind = Pick(random, 1000);
   const uint64_t bits = random->Next();
   if (kind < 900) return OctaveSize(bits, 4, 9);
   if (kind < 999) return OctaveSize(bits, 10, 14);

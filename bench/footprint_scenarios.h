@@ -26,6 +26,9 @@ struct Bench {
   Meter meter;
 };
 
+// A random number below `n`.
+size_t Pick(Random *random, size_t n);
+
 // A size between 2^first and 2^(last + 1) - 1: each doubling is as likely as the others, each size within it likewise.
 size_t OctaveSize(uint64_t bits, int first, int last);
 

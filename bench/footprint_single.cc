@@ -1,6 +1,5 @@
 // Scenarios of one thread: growth, peaks, churn, and sizes that change.
-#include <algorithm>
-#include <cstdio>
+#include <stdio.h>
 
 #include "bench/footprint_scenarios.h"
 
@@ -55,7 +54,7 @@ class Queue {
   void Remove() {
     Slot *oldest = At(0);
     if (order_ == Order::kRandom) {
-      Slot *other = At(Below(static_cast<uint32_t>(random_.Next() >> 32), static_cast<uint32_t>(n_)));
+      Slot *other = At(Pick(&random_, n_));
       const Slot old = *other;
       other->Fill(oldest->block, oldest->size);
       oldest->Fill(old.block, old.size);
@@ -152,12 +151,12 @@ void RunSteady(Bench *bench) {
   MappedArray<Slot> slots(SlotsFor(bytes));
   Random random(bench->seed);
   bench->meter.Start();
-  const auto n = static_cast<uint32_t>(FillMixed(bench, &slots, &random, bytes));
+  const size_t n = FillMixed(bench, &slots, &random, bytes);
   bench->meter.Checkpoint("filled");
   constexpr size_t kRounds = 20;
   for (size_t round = 1; round <= kRounds; ++round) {
-    for (uint32_t i = 0; i < n; ++i) {
-      Slot *slot = &slots[Below(static_cast<uint32_t>(random.Next() >> 32), n)];
+    for (size_t i = 0; i < n; ++i) {
+      Slot *slot = &slots[Pick(&random, n)];
       bench->ledger.Release(slot);
       bench->ledger.Fill(slot, MixedSize(&random));
       if (i % (n / 4 + 1) == 0) bench->meter.Sample();
@@ -183,7 +182,7 @@ void RunOneClass(Bench *bench) {
 void RunAllClasses(Bench *bench) {
   RunManyBlocks(bench, [](Random *random) {
     const uint64_t bits = random->Next();
-    const size_t kind = Below(static_cast<uint32_t>(random->Next() >> 32), 1000);
+    const size_t kind = Pick(random, 1000);
     return kind < 945 ? 1 + Below(static_cast<uint32_t>(bits), 1024) : OctaveSize(bits, 10, 14);
   });
 }

@@ -1,8 +1,9 @@
 // An hour in the life of a key-value store whose values grow old: entries are written, overwritten and evicted, values
 // grow sixteenfold in the course of the hour, and what may be stored rises and falls with a tide of 20 minutes. Time is
 // virtual: a number of writes, whatever the allocator takes for them.
+#include <stdio.h>
+
 #include <algorithm>
-#include <cstdio>
 
 #include "bench/footprint_scenarios.h"
 
@@ -29,7 +30,7 @@ class Store {
     const bool is_new = n_ == 0 || (bits >> 63 != 0 && n_ < entries_.size());
     Entry *entry = &entries_[is_new ? n_ : Any()];
     if (is_new) {
-      bench_->ledger.Fill(&entry->key, 16 + Below(static_cast<uint32_t>(random_.Next() >> 32), 33));
+      bench_->ledger.Fill(&entry->key, 16 + Pick(&random_, 33));
       ++n_;
     } else {
       bench_->ledger.Release(&entry->value);
@@ -39,7 +40,7 @@ class Store {
   }
 
  private:
-  size_t Any() { return Below(static_cast<uint32_t>(random_.Next() >> 32), static_cast<uint32_t>(n_)); }
+  size_t Any() { return Pick(&random_, n_); }
 
   void Evict(size_t i) {
     bench_->ledger.Release(&entries_[i].key);

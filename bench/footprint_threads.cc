@@ -84,8 +84,9 @@ uint64_t Drain(Ledger *ledger, Ring *ring) {
   const uint64_t n_freed = ring->n_freed.load(std::memory_order_relaxed);
   for (uint64_t i = n_freed; i < n_produced; ++i) {
     Slot *slot = &ring->slots[i % Ring::kCapacity];
-    ring->freed_bytes.store(ring->freed_bytes.load(std::memory_order_relaxed) + slot->size, std::memory_order_relaxed);
+    const size_t size = slot->size;
     ledger->Release(slot);
+    ring->freed_bytes.store(ring->freed_bytes.load(std::memory_order_relaxed) + size, std::memory_order_relaxed);
     ring->n_freed.store(i + 1, std::memory_order_release);
   }
   return n_produced - n_freed;
@@ -132,9 +133,13 @@ class Replacers {
     }
     for (uint32_t round = 0; round <= kRounds; ++round) {
       pthread_barrier_wait(&barrier_);  // the round ends
-      bench_->meter.Sample();
-      if (round == 0) bench_->meter.Checkpoint("filled");
-      if (round == kRounds) bench_->meter.Checkpoint("replaced");
+      if (round == 0) {
+        bench_->meter.Checkpoint("filled");
+      } else if (round == kRounds) {
+        bench_->meter.Checkpoint("replaced");
+      } else {
+        bench_->meter.Sample();
+      }
       pthread_barrier_wait(&barrier_);  // the next one begins
     }
     for (Replacer &replacer : replacers_) pthread_join(replacer.thread, nullptr);
