@@ -42,7 +42,7 @@ class Point(NamedTuple):
 
 
 class Scenario(NamedTuple):
-    """What is run: an argument of the scenario program, a number of threads where it takes one, and the plot's title."""
+    """What is run: the scenario program's first argument, the plot's title, and a number of threads."""
     word: str
     title: str
     threads: int = 16
@@ -240,7 +240,8 @@ def summarise(results):
 
 
 def exceeded(summary):
-    return [f"{line['table']}: {line['row']} ({line['scenario']}): {line['median']:g}, at most {line['hakmem_at_most']:g}"
+    return [f"{line['table']}: {line['row']} ({line['scenario']}): {line['median']:g}, "
+            f"at most {line['hakmem_at_most']:g}"
             for line in summary
             if line["allocator"] == "hakmem" and line["hakmem_at_most"] is not None
             and line["median"] > line["hakmem_at_most"]]
