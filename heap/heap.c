@@ -31,19 +31,29 @@ void hak_bin_unlink(struct hak_heap *heap, struct hak_slab *slab) {
 
 // Unused memory
 
-// A SPARSE slab counts as unused memory until its free strips were looked at.
+// When so few are in use, a SPARSE slab is worth a look at its free strips. Not earlier, since a slab that is on its
+// way to be empty is not, and a look touches all its free blocks.
+static uint32_t last_blocks(const struct hak_slab *slab) { return (uint32_t)hak_max(slab->n_blocks / 16, 3); }
+
+// A SPARSE slab that has come to its last blocks counts as unused memory until its free strips were looked at.
 static void set_purgeable(struct hak_heap *heap, struct hak_slab *slab, bool purgeable) {
   bool was_counted = slab->counted;
   slab->purgeable = purgeable;
-  slab->counted = purgeable && slab->state == HAK_SLAB_SPARSE;
+  slab->counted = purgeable && slab->state == HAK_SLAB_SPARSE && hak_slab_used(slab) <= last_blocks(slab);
   if (slab->counted == was_counted) return;
   size_t change = slab->counted ? hak_slab_dirty_bytes(slab) : (size_t)0 - hak_slab_dirty_bytes(slab);
   heap->counted_bytes += change;
   hak_retain_add_unused(&heap->set->pool->retain, change);
 }
 
+// Whether strips may have become free since the slab was looked at.
+static bool is_purgeable(const struct hak_slab *slab) {
+  return slab->purgeable || hak_slab_used(slab) < slab->n_used_then;
+}
+
 static size_t purge(struct hak_heap *heap, struct hak_slab *slab) {
   set_purgeable(heap, slab, false);
+  slab->n_used_then = (uint8_t)hak_min(hak_slab_used(slab), UINT8_MAX);
   return hak_strip_purge(heap, slab);
 }
 
@@ -125,13 +135,13 @@ static void set_countdown(struct hak_slab *slab, uint32_t n_used) {
       break;
     case HAK_SLAB_SPARSE:
     case HAK_SLAB_CURRENT:
-      slab->rest = n_used / 2;
+      slab->rest = n_used > last_blocks(slab) ? last_blocks(slab) : 0;
   }
   slab->countdown = (int32_t)(n_used - slab->rest);
 }
 
 // What a heap must have counted before it is worth a walk over its SPARSE slabs.
-#define WALK_BYTES ((size_t)1024 * 1024)
+#define WALK_BYTES ((size_t)2 * 1024 * 1024)
 
 // Returns all that the heap has counted; the number of bytes.
 static size_t purge_counted(struct hak_heap *heap) {
@@ -148,9 +158,9 @@ static size_t purge_counted(struct hak_heap *heap) {
 static void strips_freed(struct hak_heap *heap, struct hak_slab *slab) {
   if (!slab->purgeable) slab->purgeable_ms = (uint32_t)heap->set->pool->os->now_ms();
   set_purgeable(heap, slab, true);
-  if (slab->state != HAK_SLAB_SPARSE || hak_retain_excess(&heap->set->pool->retain) == 0) return;
-  bool all = heap->counted_bytes >= WALK_BYTES;
-  hak_retain_gave_back_early(&heap->set->pool->retain, all ? purge_counted(heap) : purge(heap, slab));
+  struct hak_retain *retain = &heap->set->pool->retain;
+  if (heap->counted_bytes < hak_min(WALK_BYTES, retain->min_bytes) || hak_retain_excess(retain) == 0) return;
+  hak_retain_gave_back_early(retain, purge_counted(heap));
 }
 
 void hak_slab_emptied(struct hak_heap *heap, struct hak_slab *slab) {
@@ -226,6 +236,7 @@ static bool fill_list(struct hak_slab *slab, uintptr_t *list) {
 
 static void make_current(struct hak_heap *heap, struct hak_slab *slab) {
   set_purgeable(heap, slab, false);
+  slab->n_used_then = 0;
   if (hak_slab_used(slab) == 0) hak_strip_restart(slab);
   slab->state = HAK_SLAB_CURRENT;
   slab->countdown = HAK_COUNTDOWN_NEVER;
@@ -383,7 +394,7 @@ static size_t release_unused_of(struct hak_heap *heap, struct hak_slab *slab) {
     if (hak_slab_used(slab) == 0 && hak_load_relaxed(&hak_slab_remote_at(slab->base)->word) == slab->base) {
       hak_bin_unlink(heap, slab);
       release_slab(heap, slab);
-    } else if (slab->purgeable) {
+    } else if (is_purgeable(slab)) {
       returned += purge(heap, slab);
     }
   }
@@ -409,7 +420,7 @@ size_t hak_heap_release_unused(struct hak_heap *heap) {
 static size_t decay_list(struct hak_heap *heap, struct hak_slab *slab, uint64_t now) {
   size_t returned = 0;
   for (; slab != NULL; slab = slab->next) {
-    if (slab->purgeable && (uint32_t)now - slab->purgeable_ms >= heap->set->pool->retain.delay_ms) {
+    if (is_purgeable(slab) && (uint32_t)now - slab->purgeable_ms >= heap->set->pool->retain.delay_ms) {
       returned += purge(heap, slab);
     }
   }

@@ -31,7 +31,7 @@
 //   carved   so that memory that holds pages is used before more is touched
 //   AWAKE    an eighth of its blocks or more are free; becomes current first
 //   SPARSE   an eighth of its blocks or less are in use; becomes current when no AWAKE one is there, so that it can
-//            become empty. Each time the number of used blocks has halved, its free strips are looked at
+//            become empty. When it has come to its last blocks (a sixteenth), its free strips are worth a look
 //
 //            fresh                 list empty
 //   (pool) --------> CURRENT --------------------> ASLEEP, PARTLY ------> AWAKE ------> SPARSE ------> (pool) when
@@ -97,10 +97,10 @@ static inline unsigned hak_kind_strip_shift(size_t kind) { return hak_kind_run_s
 //   +------+-----------+------+-------------+------+----------+-------+----------+-------+
 //   | free | countdown | rest | block_bytes | span | n_blocks | first | uncarved | dirty |
 //   +------+-----------+------+-------------+------+----------+-------+----------+-------+
-//   32     33      34          35        36             40     48     56     64
-//   +------+-------+-----------+---------+--------------+------+------+------+
-//   | kind | state | purgeable | counted | purgeable_ms | next | prev | base |
-//   +------+-------+-----------+---------+--------------+------+------+------+
+//   32     33      34      35            36             40     48     56     64
+//   +------+-------+-------+-------------+--------------+------+------+------+
+//   | kind | state | flags | n_used_then | purgeable_ms | next | prev | base |
+//   +------+-------+-------+-------------+--------------+------+------+------+
 struct hak_slab {
   uintptr_t free;     // list of blocks freed by the owner while the slab was not current, and of collected remote ones
   int32_t countdown;  // frees until the slab changes its state, or is SPARSE and looked at; CURRENT: nothing
@@ -113,8 +113,9 @@ struct hak_slab {
   uint16_t dirty;     // bit per strip
   uint8_t kind;
   uint8_t state;                 // enum hak_slab_state
-  bool purgeable;                // AWAKE, SPARSE: strips may have become free since they were looked at
-  bool counted;                  // purgeable and SPARSE: the dirty strips count as unused memory of the process
+  bool purgeable : 1;            // AWAKE, SPARSE: strips may have become free since they were looked at
+  bool counted : 1;              // purgeable and SPARSE: the dirty strips count as unused memory of the process
+  uint8_t n_used_then;           // when they were looked at, UINT8_MAX at most; 0: not since it was current
   uint32_t purgeable_ms;         // since when (the low bits of the clock)
   struct hak_slab *next, *prev;  // the owner's list of this kind and state
   uintptr_t base;
