@@ -34,6 +34,9 @@ struct hak_config hak_config_read(const char *(*get)(const char *name)) {
       .tiny_mem_diet = read_number(get, (struct variable){"HAKMEM_TINY_MEM_DIET", 0, 1, 0}),
       .tiny_refill_count_hot = read_number(get, (struct variable){"HAKMEM_TINY_REFILL_COUNT_HOT", HAK_REFILL_COUNT_MIN,
                                                                   HAK_REFILL_COUNT_MAX, HAK_REFILL_COUNT_DEFAULT}),
+      .purge_delay_ms = read_number(
+          get, (struct variable){"HAKMEM_PURGE_DELAY_MS", 0, HAK_CONFIG_PURGE_DELAY_MAX_MS, HAK_POOL_PURGE_DELAY_MS}),
+      .background_purge = read_number(get, (struct variable){"HAKMEM_BACKGROUND_PURGE", 0, 1, 0}),
       .allow_malloc_fallback = read_number(get, (struct variable){"HAKMEM_ALLOW_MALLOC_FALLBACK", 0, 1, 0}),
       .verbose = read_number(get, (struct variable){"HAKMEM_VERBOSE", 0, 1, HAK_CONFIG_CHECKED}),
   };

@@ -8,11 +8,15 @@
 extern "C" {
 #endif
 
+#define HAK_CONFIG_PURGE_DELAY_MAX_MS 3600000  // an hour
+
 struct hak_config {
   unsigned tiny_use_superslab;     // 0: Mid serves Tiny's sizes
   unsigned ace_enabled;            // 0: Huge serves ACE's sizes
   unsigned tiny_mem_diet;          // 1: small caches, memory returned at once
   unsigned tiny_refill_count_hot;  // blocks per refill of a hot class
+  unsigned purge_delay_ms;         // the decay time
+  unsigned background_purge;       // 1: a thread gives back what stays unused while the program idles
   unsigned allow_malloc_fallback;  // 1: libc serves what every tier has refused
   unsigned verbose;                // 1: warnings are printed
 };

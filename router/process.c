@@ -7,6 +7,7 @@
 #include "base/atomic.h"
 #include "platform/lock.h"
 #include "platform/os.h"
+#include "router/background.h"
 #include "router/fallback.h"
 
 HAK_HIDDEN __thread struct hak_cache hak_thread_cache HAK_TLS_INITIAL_EXEC = HAK_CACHE_INIT;
@@ -63,6 +64,7 @@ static void after_fork_in_child(void) {
   hak_lock_all_held = false;
   unlock_tiers();
   hak_heap_set_after_fork_in_child(&process.heaps);
+  hak_background_forget();
 }
 
 static void thread_ends(void *thread);
@@ -76,7 +78,8 @@ static bool make_process(void) {
     process.config = hak_config_read(get_variable);
     bool diet = process.config.tiny_mem_diet != 0;
     hak_pool_init(&process.pool, hak_os_linux());
-    if (diet) process.pool.retain.delay_ms = process.pool.retain.min_bytes = 0;
+    process.pool.retain.delay_ms = diet ? 0 : process.config.purge_delay_ms;
+    if (process.pool.retain.delay_ms == 0) process.pool.retain.min_bytes = 0;
     hak_heap_set_init(&process.heaps, &process.pool, process.config.tiny_refill_count_hot, diet);
     hak_ace_init(&process.ace, &process.pool, diet);
     hak_huge_init(&process.huge, &process.pool, diet);
@@ -107,6 +110,13 @@ __attribute__((constructor)) static void program_is_up(void) {
   if (process.config.allow_malloc_fallback) hak_fallback_find();
 }
 
+void hak_process_decay(void) {
+  hak_heap_set_tick(&process.heaps, &hak_thread_cache);
+  hak_pool_tick(&process.pool);
+  hak_ace_tick(&process.ace, hak_thread_cache.heap == NULL ? NULL : &hak_thread_ace_cache);
+  hak_huge_tick(&process.huge);
+}
+
 // What stays unused goes back also where its own tier is not asked any more.
 void hak_process_tick(void) {
   static __thread unsigned n_calls HAK_TLS_INITIAL_EXEC;
@@ -116,10 +126,8 @@ void hak_process_tick(void) {
   uint64_t now = process.pool.os->now_ms();
   uint64_t last = hak_load_relaxed(&last_ms);
   if (now - last < TICK_MS || !hak_cas_relaxed(&last_ms, &last, now)) return;
-  hak_heap_set_tick(&process.heaps, &hak_thread_cache);
-  hak_pool_tick(&process.pool);
-  hak_ace_tick(&process.ace, hak_thread_cache.heap == NULL ? NULL : &hak_thread_ace_cache);
-  hak_huge_tick(&process.huge);
+  hak_process_decay();
+  hak_background_start(&process);
 }
 
 // Threads

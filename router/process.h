@@ -36,6 +36,9 @@ struct hak_process *hak_process_get(void);
 // process's state exists.
 void hak_process_tick(void);
 
+// Returns what has stayed unused for the decay time, of all tiers and threads. The process's state exists. Any thread.
+void hak_process_decay(void);
+
 // Gives the calling thread a heap, and has it taken away again when the thread ends. True if it has one then; false
 // when memory has run out, or when the thread has ended already, so that nobody would take the heap away.
 bool hak_thread_attach(void);

@@ -1,0 +1,69 @@
+#define _GNU_SOURCE  // nanosleep, pthread_sigmask
+#include "router/background.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <pthread.h>
+#include <signal.h>
+#include <time.h>
+
+#include "base/atomic.h"
+#include "base/bits.h"
+
+// Below this a process is too small for a thread of its own.
+#define MIN_HELD_BYTES ((size_t)16 * 1024 * 1024)
+
+// The shortest rest between two rounds, whatever the decay time.
+#define MIN_REST_MS 10
+
+static bool running;  // atomic
+
+static size_t held_bytes(struct hak_process *process) {
+  size_t bytes = hak_load_relaxed(&process->pool.n_superslabs) * HAK_SUPERSLAB_BYTES;
+  hak_huge_lock(&process->huge);
+  bytes += process->huge.cached_bytes;
+  hak_huge_unlock(&process->huge);
+  return bytes;
+}
+
+// Allocates nothing and frees nothing, so that it never has a heap of its own.
+static void *run(void *argument) {
+  struct hak_process *process = argument;
+  while (held_bytes(process) >= MIN_HELD_BYTES) {
+    uint64_t rest_ms = hak_max(process->pool.retain.delay_ms / 2, MIN_REST_MS);
+    struct timespec rest = {.tv_sec = (time_t)(rest_ms / 1000), .tv_nsec = (long)(rest_ms % 1000) * 1000000};
+    (void)nanosleep(&rest, NULL);
+    hak_process_decay();
+  }
+  hak_store_release(&running, false);
+  return NULL;
+}
+
+// The thread serves no signals: they are the program's. And the stack it needs is small.
+static bool start_thread(struct hak_process *process) {
+  sigset_t all, before;
+  pthread_attr_t attributes;
+  pthread_t thread;
+  sigfillset(&all);
+  if (pthread_attr_init(&attributes) != 0) return false;
+  (void)pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+  (void)pthread_attr_setstacksize(&attributes, hak_max((size_t)PTHREAD_STACK_MIN, 64 * 1024));
+  (void)pthread_sigmask(SIG_SETMASK, &all, &before);
+  bool started = pthread_create(&thread, &attributes, run, process) == 0;
+  (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+  (void)pthread_attr_destroy(&attributes);
+  return started;
+}
+
+void hak_background_start(struct hak_process *process) {
+  bool expected = false;
+  if (!process->config.background_purge || hak_load_relaxed(&running)) return;
+  if (held_bytes(process) < MIN_HELD_BYTES) return;
+  // Acquire: pairs with the end of the thread before.
+  if (!hak_cas_acquire(&running, &expected, true)) return;
+  int saved_errno = errno;
+  if (!start_thread(process)) hak_store_release(&running, false);
+  errno = saved_errno;
+}
+
+void hak_background_forget(void) { hak_store_relaxed(&running, false); }

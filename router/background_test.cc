@@ -1,0 +1,93 @@
+// The background thread, in a process with HAKMEM_BACKGROUND_PURGE=1 and a decay time of 20 ms (BUILD.bazel).
+#include <dirent.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <functional>
+#include <vector>
+
+#include "router/hakmem.h"
+
+namespace {
+
+constexpr size_t kMiB = 1024 * 1024;
+
+int CountThreads() {
+  int n = 0;
+  DIR *tasks = opendir("/proc/self/task");
+  while (const dirent *entry = readdir(tasks)) n += entry->d_name[0] != '.';
+  closedir(tasks);
+  return n;
+}
+
+size_t SuperslabBytes() {
+  hak_stats stats;
+  hak_stats_read(&stats);
+  return stats.superslab_bytes;
+}
+
+// Waits; false after half a minute, which is a hang.
+bool Becomes(const std::function<bool()> &condition) {
+  for (int i = 0; i < 3000; ++i) {
+    if (condition()) return true;
+    usleep(10000);
+  }
+  return false;
+}
+
+// Allocates `bytes` in blocks of 1000 bytes, and frees all but each 100th, which are returned.
+std::vector<void *> PeakOf(size_t bytes) {
+  std::vector<void *> blocks;
+  for (size_t i = 0; i < bytes / 1000; ++i) blocks.push_back(hak_malloc(1000));
+  std::vector<void *> left;
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    if (i % 100 == 0) {
+      left.push_back(blocks[i]);
+    } else {
+      hak_free(blocks[i]);
+    }
+  }
+  return left;
+}
+
+void FreeAll(const std::vector<void *> &blocks) {
+  for (void *p : blocks) hak_free(p);
+}
+
+// Also by the main thread, which then does nothing: it is the background thread that gives back.
+void ExpectAThreadThatComesAndGoes() {
+  const int n_before = CountThreads();
+  FreeAll(PeakOf(4 * kMiB));
+  EXPECT_EQ(CountThreads(), n_before) << "a small process needs none";
+  std::vector<void *> left = PeakOf(64 * kMiB);
+  // It is started by who allocates and frees.
+  EXPECT_TRUE(Becomes([&] {
+    for (int i = 0; i < 100; ++i) hak_free(hak_malloc(3 * kMiB));
+    return CountThreads() == n_before + 1;
+  }));
+  FreeAll(left);
+  EXPECT_TRUE(Becomes([] { return SuperslabBytes() < 16 * kMiB; })) << SuperslabBytes();
+  EXPECT_TRUE(Becomes([&] { return CountThreads() == n_before; }));
+}
+
+TEST(Background, ComesWithMemoryToWatchAndGoesWhenItWasGivenBack) {
+  ExpectAThreadThatComesAndGoes();
+  ExpectAThreadThatComesAndGoes();
+}
+
+TEST(Background, AChildOfAForkGetsItsOwn) {
+  std::vector<void *> left = PeakOf(64 * kMiB);
+  pid_t child = fork();
+  if (child == 0) {
+    FreeAll(left);
+    FreeAll(PeakOf(64 * kMiB));
+    _exit(Becomes([] { return SuperslabBytes() < 16 * kMiB; }) ? 0 : 1);
+  }
+  int status = -1;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+  FreeAll(left);
+}
+
+}  // namespace
