@@ -1,0 +1,37 @@
+// Each tier alone, over the fake operating system and a pool of its own. One at a time exists: the fake is the
+// process's.
+#ifndef HAKMEM_TESTING_ORACLE_TIERS_H_
+#define HAKMEM_TESTING_ORACLE_TIERS_H_
+
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "testing/oracle/allocator.h"
+#include "testing/oracle/program.h"
+
+namespace hak_oracle {
+
+struct TierOptions {
+  size_t page_bytes = 4096;
+  bool diet = false;  // as HAKMEM_TINY_MEM_DIET=1
+  // Address space may be missing at the end: the test lets unmap fail, and hak_os_map_aligned cannot keep what the
+  // system will not take back.
+  bool may_leak = false;
+};
+
+struct Tier {
+  std::string name;
+  std::unique_ptr<Allocator> (*make)(const TierOptions &options);
+  // Random programs for it: as CI runs them, and those of few operations that end in a few milliseconds.
+  Profile profile;
+  Profile small_profile;
+};
+
+// tiny, mid, ace and huge.
+const std::vector<Tier> &AllTiers();
+
+}  // namespace hak_oracle
+
+#endif  // HAKMEM_TESTING_ORACLE_TIERS_H_

@@ -1,0 +1,54 @@
+// Random programs on each tier alone.
+#include "testing/oracle/tiers.h"
+
+#include <gtest/gtest.h>
+
+#include "testing/oracle/oracle.h"
+#include "testing/oracle/program.h"
+#include "testing/oracle/seeds.h"
+
+namespace hak_oracle {
+namespace {
+
+constexpr size_t kPageBytes[] = {4096, 16384, 65536};
+
+// Programs of which each tier does about the same amount of work.
+size_t OperationsFor(const Tier &tier) {
+  if (tier.name == "huge") return 1000;
+  return tier.name == "ace" ? 10000 : 100000;
+}
+
+// Every page size gets its turn, and every fourth program is on a diet.
+TierOptions OptionsFor(uint64_t seed) {
+  TierOptions options;
+  options.page_bytes = kPageBytes[seed % 3];
+  options.diet = seed % 4 == 0;
+  return options;
+}
+
+class TierOracle : public testing::TestWithParam<Tier> {
+ protected:
+  void Run(uint64_t seed, void (Oracle::*run)(const Program &)) {
+    const Tier &tier = GetParam();
+    std::unique_ptr<Allocator> allocator = tier.make(OptionsFor(seed));
+    Oracle oracle(allocator.get(), tier.profile, seed);
+    (oracle.*run)(RandomProgram(seed, OperationsFor(tier), tier.profile));
+    EXPECT_GT(oracle.n_served(), OperationsFor(tier) / 8);
+    oracle.FreeAll();
+    allocator->CheckNothingHeld();
+  }
+};
+
+TEST_P(TierOracle, RandomProgramsOfSeveralThreadsInTurnAreServedRight) {
+  ForEachSeed(6, [&](uint64_t seed) { Run(seed, &Oracle::RunInTurn); });
+}
+
+TEST_P(TierOracle, RandomProgramsOfSeveralThreadsAtOnceAreServedRight) {
+  ForEachSeed(6, [&](uint64_t seed) { Run(seed, &Oracle::RunConcurrently); });
+}
+
+INSTANTIATE_TEST_SUITE_P(Every, TierOracle, testing::ValuesIn(AllTiers()),
+                         [](const auto &test) { return test.param.name; });
+
+}  // namespace
+}  // namespace hak_oracle
