@@ -207,4 +207,13 @@ void Oracle::FreeAll() {
   RunInTurn(program);
 }
 
+size_t RunRandomProgram(Allocator *allocator, const Profile &profile, uint64_t seed, size_t n_operations,
+                        void (Oracle::*run)(const Program &)) {
+  Oracle oracle(allocator, profile, seed);
+  (oracle.*run)(RandomProgram(seed, n_operations, profile));
+  oracle.FreeAll();
+  allocator->CheckNothingHeld();
+  return oracle.n_served();
+}
+
 }  // namespace hak_oracle

@@ -87,6 +87,11 @@ class Oracle {
   std::atomic<size_t> n_refused_{0};
 };
 
+// Runs a random program by `run`, one of the oracle's ways to do so; then frees everything and checks that the allocator
+// holds nothing. The number of blocks that it handed out.
+size_t RunRandomProgram(Allocator *allocator, const Profile &profile, uint64_t seed, size_t n_operations,
+                        void (Oracle::*run)(const Program &));
+
 }  // namespace hak_oracle
 
 #endif  // HAKMEM_TESTING_ORACLE_ORACLE_H_

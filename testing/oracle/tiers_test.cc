@@ -28,24 +28,19 @@ TierOptions OptionsFor(uint64_t seed) {
 
 class TierOracle : public testing::TestWithParam<Tier> {
  protected:
-  void Run(uint64_t seed, void (Oracle::*run)(const Program &)) {
+  void RunPrograms(void (Oracle::*run)(const Program &)) {
     const Tier &tier = GetParam();
-    std::unique_ptr<Allocator> allocator = tier.make(OptionsFor(seed));
-    Oracle oracle(allocator.get(), tier.profile, seed);
-    (oracle.*run)(RandomProgram(seed, OperationsFor(tier), tier.profile));
-    EXPECT_GT(oracle.n_served(), OperationsFor(tier) / 8);
-    oracle.FreeAll();
-    allocator->CheckNothingHeld();
+    ForEachSeed(6, [&](uint64_t seed) {
+      const std::unique_ptr<Allocator> allocator = tier.make(OptionsFor(seed));
+      const size_t n_operations = OperationsFor(tier);
+      EXPECT_GT(RunRandomProgram(allocator.get(), tier.profile, seed, n_operations, run), n_operations / 8);
+    });
   }
 };
 
-TEST_P(TierOracle, RandomProgramsOfSeveralThreadsInTurnAreServedRight) {
-  ForEachSeed(6, [&](uint64_t seed) { Run(seed, &Oracle::RunInTurn); });
-}
+TEST_P(TierOracle, RandomProgramsOfSeveralThreadsInTurnAreServedRight) { RunPrograms(&Oracle::RunInTurn); }
 
-TEST_P(TierOracle, RandomProgramsOfSeveralThreadsAtOnceAreServedRight) {
-  ForEachSeed(6, [&](uint64_t seed) { Run(seed, &Oracle::RunConcurrently); });
-}
+TEST_P(TierOracle, RandomProgramsOfSeveralThreadsAtOnceAreServedRight) { RunPrograms(&Oracle::RunConcurrently); }
 
 INSTANTIATE_TEST_SUITE_P(Every, TierOracle, testing::ValuesIn(AllTiers()),
                          [](const auto &test) { return test.param.name; });
