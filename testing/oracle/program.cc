@@ -47,7 +47,7 @@ bool IsRare(Action action) {
 // Random words, in stretches that have something in common.
 class RandomWords {
  public:
-  explicit RandomWords(uint64_t seed) : random_(seed) {}
+  RandomWords(uint64_t seed, size_t n_words) : random_(seed), longest_stretch_(n_words / 8 + 1) {}
 
   uint64_t Next() {
     if (left_ == 0) BeginStretch();
@@ -69,7 +69,7 @@ class RandomWords {
   enum Mood { kMixed, kFilling, kEmptying, kMoods };
 
   void BeginStretch() {
-    left_ = 100 + random_() % 4000;
+    left_ = 1 + random_() % longest_stretch_;
     mood_ = static_cast<Mood>(random_() % kMoods);
     calm_ = random_() % 2 == 0;
     size_bits_ = random_();
@@ -85,6 +85,7 @@ class RandomWords {
   }
 
   std::mt19937_64 random_;
+  const size_t longest_stretch_;
   size_t left_ = 0;
   size_t burst_ = 0;
   Mood mood_ = kMixed;
@@ -148,7 +149,7 @@ Program DecodeProgram(absl::Span<const uint8_t> bytes, const Profile &profile) {
 }
 
 Program RandomProgram(uint64_t seed, size_t n_operations, const Profile &profile) {
-  RandomWords words(seed);
+  RandomWords words(seed, n_operations);
   Program program;
   program.reserve(n_operations);
   while (program.size() < n_operations) program.push_back(DecodeOperation(words.Next(), profile));

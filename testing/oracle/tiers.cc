@@ -41,6 +41,8 @@ std::vector<Tier> MakeTiers() {
 
 }  // namespace
 
+void PrintTo(const Tier &tier, std::ostream *out) { *out << tier.name; }
+
 const std::vector<Tier> &AllTiers() {
   static const std::vector<Tier> tiers = MakeTiers();
   return tiers;

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -28,6 +29,9 @@ struct Tier {
   Profile profile;
   Profile small_profile;
 };
+
+// For GoogleTest's messages.
+void PrintTo(const Tier &tier, std::ostream *out);
 
 // tiny, mid, ace and huge.
 const std::vector<Tier> &AllTiers();
