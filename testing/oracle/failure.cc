@@ -19,7 +19,8 @@ void AnnounceProgram(const std::string &repeat_command) {
 }
 
 void Fail(const std::string &what) {
-  std::fprintf(stderr, "[oracle] FAILED: %s\n[oracle] to repeat: %s\n", what.c_str(), RepeatCommand().c_str());
+  std::fprintf(stderr, "[oracle] FAILED: %s\n", what.c_str());
+  if (!RepeatCommand().empty()) std::fprintf(stderr, "[oracle] to repeat: %s\n", RepeatCommand().c_str());
   std::abort();
 }
 

@@ -11,7 +11,7 @@ namespace hak_oracle {
 // when the allocator itself, a sanitizer or a time limit ends the process. Not while programs run.
 void AnnounceProgram(const std::string &repeat_command);
 
-// Says what is wrong, and the announced command again, and aborts. Any thread.
+// Says what is wrong, and the announced command again if there is one, and aborts. Any thread.
 [[noreturn]] void Fail(const std::string &what);
 
 }  // namespace hak_oracle

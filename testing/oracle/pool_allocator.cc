@@ -1,5 +1,7 @@
 #include "testing/oracle/pool_allocator.h"
 
+#include <cstring>
+
 #include "absl/strings/str_cat.h"
 #include "platform/os_fake.h"
 #include "superslab/registry.h"
@@ -10,6 +12,9 @@ namespace {
 
 // Metadata of heaps stays mapped as long as a pool lives: 64 KiB for every ten heaps or so.
 constexpr size_t kMetadataBytesMax = HAK_SUPERSLAB_BYTES - 1;
+
+// Lent, for about 40 heaps; the pool wants it zeroed and aligned to 64.
+constexpr size_t kLentBytes = 256 * 1024;
 
 // Regions of the registry stay as long as the process.
 size_t CountRegions() {
@@ -28,6 +33,12 @@ const hak_os *StartFake(size_t page_bytes) {
 PoolAllocator::PoolAllocator(const TierOptions &options) : options_(options), n_regions_before_(CountRegions()) {
   hak_pool_init(&pool_, StartFake(options.page_bytes));
   if (options.diet) pool_.purge_delay_ms = 0;
+  if (options.lend_metadata) {
+    metadata_.reset(static_cast<char *>(std::aligned_alloc(64, kLentBytes)));
+    std::memset(metadata_.get(), 0, kLentBytes);
+    pool_.meta_next = metadata_.get();
+    pool_.meta_end = metadata_.get() + kLentBytes;
+  }
 }
 
 PoolAllocator::~PoolAllocator() { hak_pool_destroy(&pool_); }

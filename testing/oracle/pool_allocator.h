@@ -3,6 +3,8 @@
 #define HAKMEM_TESTING_ORACLE_POOL_ALLOCATOR_H_
 
 #include <cstddef>
+#include <cstdlib>
+#include <memory>
 
 #include "superslab/pool.h"
 #include "testing/oracle/allocator.h"
@@ -29,8 +31,13 @@ class PoolAllocator : public Allocator {
   const TierOptions options_;
 
  private:
+  struct FreeMemory {
+    void operator()(char *p) const { std::free(p); }
+  };
+
   size_t n_regions_before_;
   hak_pool pool_;
+  std::unique_ptr<char, FreeMemory> metadata_;
 };
 
 std::unique_ptr<Allocator> MakeTiny(const TierOptions &options);

@@ -44,10 +44,10 @@ bool IsRare(Action action) {
   return action == Action::kTrim || action == Action::kWait || action == Action::kEndThread;
 }
 
-// Random words, in stretches that have something in common.
-class RandomWords {
+// Makes random words, in stretches that have something in common.
+class WordGenerator {
  public:
-  RandomWords(uint64_t seed, size_t n_words) : random_(seed), longest_stretch_(n_words / 8 + 1) {}
+  WordGenerator(uint64_t seed, size_t n_words) : random_(seed), longest_stretch_(n_words / 8 + 1) {}
 
   uint64_t Next() {
     if (left_ == 0) BeginStretch();
@@ -148,11 +148,17 @@ Program DecodeProgram(absl::Span<const uint8_t> bytes, const Profile &profile) {
   return program;
 }
 
+std::vector<uint64_t> RandomWords(uint64_t seed, size_t n_words) {
+  WordGenerator generator(seed, n_words);
+  std::vector<uint64_t> words(n_words);
+  for (uint64_t &word : words) word = generator.Next();
+  return words;
+}
+
 Program RandomProgram(uint64_t seed, size_t n_operations, const Profile &profile) {
-  RandomWords words(seed, n_operations);
   Program program;
   program.reserve(n_operations);
-  while (program.size() < n_operations) program.push_back(DecodeOperation(words.Next(), profile));
+  for (uint64_t word : RandomWords(seed, n_operations)) program.push_back(DecodeOperation(word, profile));
   return program;
 }
 

@@ -70,7 +70,10 @@ Operation DecodeOperation(uint64_t word, const Profile &profile);
 // Decodes bytes as little-endian words; what is left at the end is not used.
 Program DecodeProgram(absl::Span<const uint8_t> bytes, const Profile &profile);
 
-// A random program. Its stretches differ: some fill slots and some empty them, some use all sizes and some one only.
+// Random words. Their stretches differ: some fill slots and some empty them, some use all sizes and some one only.
+std::vector<uint64_t> RandomWords(uint64_t seed, size_t n_words);
+
+// The program that such words are.
 Program RandomProgram(uint64_t seed, size_t n_operations, const Profile &profile);
 
 }  // namespace hak_oracle

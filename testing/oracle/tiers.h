@@ -20,6 +20,8 @@ struct TierOptions {
   // Address space may be missing at the end: the test lets unmap fail, and hak_os_map_aligned cannot keep what the
   // system will not take back.
   bool may_leak = false;
+  // Lends the pool memory for its metadata, which a pool never gives back: for processes that make many allocators.
+  bool lend_metadata = false;
 };
 
 struct Tier {
