@@ -34,7 +34,8 @@ void hak_os_fake_reset(size_t page_bytes);
 // 0 ends the failures. A failing call does nothing. Calls of the kinds HUGE_PAGES and NOW cannot fail.
 void hak_os_fake_fail(enum hak_os_fake_call call, size_t nth, size_t count);
 
-// Lets map and remap fail where more than `bytes` would be mapped since the reset. SIZE_MAX: no limit, as after a reset.
+// Lets map and remap fail where more than `bytes` would be mapped since the reset. SIZE_MAX: no limit, as after a
+// reset.
 void hak_os_fake_limit(size_t bytes);
 
 // Ends all failures and the limit.

@@ -16,7 +16,8 @@ int main(int argc, char **argv) {
     const std::vector<uint64_t> words = hak_oracle::RandomWords(n, 20 * n);
     std::ofstream file(argv[i], std::ios::binary);
     file.write(reinterpret_cast<const char *>(header), sizeof header);
-    file.write(reinterpret_cast<const char *>(words.data()), static_cast<std::streamsize>(words.size() * sizeof(uint64_t)));
+    file.write(reinterpret_cast<const char *>(words.data()),
+               static_cast<std::streamsize>(words.size() * sizeof(uint64_t)));
     if (!file.flush()) return 1;
   }
   return 0;

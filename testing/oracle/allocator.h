@@ -17,8 +17,8 @@ class AllocatorThread {
   // A block at a multiple of `alignment`, a power of two; nullptr when memory has run out.
   virtual void *Malloc(size_t size, size_t alignment) = 0;
 
-  // A block of which the first *zero_bytes must be zero: all that calloc promises, or nothing where a tier that may tell
-  // its blocks' state says that it does not know.
+  // A block of which the first *zero_bytes must be zero: all that calloc promises, or nothing where a tier that may
+  // tell its blocks' state says that it does not know.
   virtual void *Calloc(size_t size, size_t *zero_bytes) = 0;
 
   // The block at `p` with a new size, 1 or more, perhaps elsewhere. nullptr if that is impossible: `p` stays as it was.

@@ -11,8 +11,8 @@
 namespace hak_oracle {
 
 // The content of one block. The first 32 KiB and the last 64 bytes are used in full; of what lies between, 64 bytes in
-// each 4 KiB, and beyond 1 MiB in each 64 KiB, at places that differ from block to block: so large blocks are cheap, and
-// all places get their turn.
+// each 4 KiB, and beyond 1 MiB in each 64 KiB, at places that differ from block to block: so large blocks are cheap,
+// and all places get their turn.
 class Content {
  public:
   Content(uint64_t seed, uint64_t block_number);

@@ -1,5 +1,5 @@
-// How the oracle ends: it says what it found, how to see it again, and aborts, since a heap that is wrong once cannot be
-// trusted with reporting more.
+// How the oracle ends: it says what it found, how to see it again, and aborts, since a heap that is wrong once cannot
+// be trusted with reporting more.
 #ifndef HAKMEM_TESTING_ORACLE_FAILURE_H_
 #define HAKMEM_TESTING_ORACLE_FAILURE_H_
 

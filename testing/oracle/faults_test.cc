@@ -23,10 +23,8 @@ struct Call {
   hak_os_fake_call kind;
 };
 
-const Call kCalls[] = {{"map", HAK_OS_FAKE_MAP},
-                       {"unmap", HAK_OS_FAKE_UNMAP},
-                       {"purge", HAK_OS_FAKE_PURGE},
-                       {"remap", HAK_OS_FAKE_REMAP}};
+const Call kCalls[] = {
+    {"map", HAK_OS_FAKE_MAP}, {"unmap", HAK_OS_FAKE_UNMAP}, {"purge", HAK_OS_FAKE_PURGE}, {"remap", HAK_OS_FAKE_REMAP}};
 
 void PrintTo(const Call &call, std::ostream *out) { *out << call.name; }
 
@@ -42,8 +40,8 @@ class FaultOracle : public testing::TestWithParam<Parameters> {
   static hak_os_fake_call call() { return std::get<1>(GetParam()).kind; }
   static size_t page_bytes() { return std::get<2>(GetParam()); }
 
-  // Of few operations, since it is executed anew for each point. In the middle all is freed and all threads end, so that
-  // memory goes back to the operating system.
+  // Of few operations, since it is executed anew for each point. In the middle all is freed and all threads end, so
+  // that memory goes back to the operating system.
   static Program ProgramFor(uint64_t seed) {
     const Profile &profile = tier().small_profile;
     const size_t n_operations = tier().name == "huge" ? 40 : tier().name == "ace" ? 100 : 600;

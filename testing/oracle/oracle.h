@@ -1,9 +1,9 @@
 // The oracle: runs programs on an allocator and checks every answer against a shadow of the heap.
 //
 // After each operation that allocates: the block is aligned, its usable size is at least what was asked for, it lies
-// apart from all other live blocks, it is zero where that was promised; then all of its usable bytes are written. Before
-// each operation that ends or changes a block's life: its content and usable size are as they were. A resized block has
-// kept its content up to the smaller of both sizes.
+// apart from all other live blocks, it is zero where that was promised; then all of its usable bytes are written.
+// Before each operation that ends or changes a block's life: its content and usable size are as they were. A resized
+// block has kept its content up to the smaller of both sizes.
 #ifndef HAKMEM_TESTING_ORACLE_ORACLE_H_
 #define HAKMEM_TESTING_ORACLE_ORACLE_H_
 
@@ -87,8 +87,8 @@ class Oracle {
   std::atomic<size_t> n_refused_{0};
 };
 
-// Runs a random program by `run`, one of the oracle's ways to do so; then frees everything and checks that the allocator
-// holds nothing. The number of blocks that it handed out.
+// Runs a random program by `run`, one of the oracle's ways to do so; then frees everything and checks that the
+// allocator holds nothing. The number of blocks that it handed out.
 size_t RunRandomProgram(Allocator *allocator, const Profile &profile, uint64_t seed, size_t n_operations,
                         void (Oracle::*run)(const Program &));
 

@@ -124,15 +124,15 @@ std::string ToString(const Operation &operation) {
 
 Operation DecodeOperation(uint64_t word, const Profile &profile) {
   Operation operation = {};
-  operation.action = static_cast<Action>(Pick(ByteOf(word, 0), profile.weights, [](unsigned weight) { return weight; }));
+  operation.action =
+      static_cast<Action>(Pick(ByteOf(word, 0), profile.weights, [](unsigned weight) { return weight; }));
   const unsigned thread = ByteOf(word, 1);
   if (IsRare(operation.action) && (thread & 0x30) != 0) operation.action = Action::kCheck;
   operation.thread = static_cast<uint8_t>((thread & 0xf) % profile.n_threads);
   const size_t slot = word >> 16 & 0xffff;
   const bool own = thread >> 6 != 0;
   const size_t n_own = profile.n_slots / profile.n_threads;
-  operation.slot =
-      static_cast<uint16_t>(own ? operation.thread * n_own + slot % n_own : slot % profile.n_slots);
+  operation.slot = static_cast<uint16_t>(own ? operation.thread * n_own + slot % n_own : slot % profile.n_slots);
   operation.size = operation.action == Action::kWait ? (word >> 40 & 0x7ff) : DecodeSize(word, profile);
   operation.alignment = DecodeAlignment(word, profile);
   return operation;

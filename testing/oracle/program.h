@@ -62,9 +62,9 @@ struct Profile {
 //   +-----------+----------+-------+---------+--------+--------+
 //
 // A byte picks the action, or the size range, in proportion to its weights. Bits 0 to 3 of `thread` are the thread. The
-// slot is one of its own if bits 6 and 7 are not 0, else one of all threads': so blocks change hands. Where bits 4 and 5
-// are not 0, trim, wait and end are but a check, since they should be rare. An alignment below 192 is none; above, it is
-// one of the powers of two from 16 to the largest.
+// slot is one of its own if bits 6 and 7 are not 0, else one of all threads': so blocks change hands. Where bits 4 and
+// 5 are not 0, trim, wait and end are but a check, since they should be rare. An alignment below 192 is none; above, it
+// is one of the powers of two from 16 to the largest.
 Operation DecodeOperation(uint64_t word, const Profile &profile);
 
 // Decodes bytes as little-endian words; what is left at the end is not used.

@@ -16,7 +16,8 @@ const std::array<unsigned, kActions> kBlockWeights = {{100, 8, 0, 20, 2, 2, 4, 1
 const std::array<unsigned, kActions> kExtentWeights = {{70, 20, 40, 20, 4, 6, 4, 92}};
 
 std::vector<Tier> MakeTiers() {
-  const std::vector<SizeRange> tiny = {{4, 0, 128}, {3, 0, HAK_TINY_SIZE_MAX}, {1, 1, 16}, {1, 1009, HAK_TINY_SIZE_MAX}};
+  const std::vector<SizeRange> tiny = {
+      {4, 0, 128}, {3, 0, HAK_TINY_SIZE_MAX}, {1, 1, 16}, {1, 1009, HAK_TINY_SIZE_MAX}};
   const std::vector<SizeRange> mid = {{6, HAK_MID_SIZE_MIN, 2 * kKiB},
                                       {5, 2 * kKiB + 1, 8 * kKiB},
                                       {3, 8 * kKiB + 1, HAK_MID_SIZE_MAX},
@@ -30,12 +31,18 @@ std::vector<Tier> MakeTiers() {
   const std::vector<SizeRange> huge = {
       {8, 2 * kMiB, 4 * kMiB}, {4, 4 * kMiB + 1, 16 * kMiB}, {1, 16 * kMiB + 1, 40 * kMiB}, {1, 0, 2 * kMiB}};
   return {
-      {"tiny", MakeTiny, {4, 16384, tiny, HAK_TINY_SIZE_MAX, kBlockWeights},
+      {"tiny",
+       MakeTiny,
+       {4, 16384, tiny, HAK_TINY_SIZE_MAX, kBlockWeights},
+       100000,
        {3, 768, tiny, HAK_TINY_SIZE_MAX, kBlockWeights}},
-      {"mid", MakeMid, {4, 2048, mid, 16 * kKiB, kBlockWeights}, {3, 192, mid, 16 * kKiB, kBlockWeights}},
-      {"ace", MakeAce, {4, 128, ace, HAK_ACE_MAX_ALIGNMENT, kExtentWeights},
+      {"mid", MakeMid, {4, 2048, mid, 16 * kKiB, kBlockWeights}, 100000, {3, 192, mid, 16 * kKiB, kBlockWeights}},
+      {"ace",
+       MakeAce,
+       {4, 128, ace, HAK_ACE_MAX_ALIGNMENT, kExtentWeights},
+       10000,
        {3, 24, ace, HAK_ACE_MAX_ALIGNMENT, kExtentWeights}},
-      {"huge", MakeHuge, {4, 16, huge, 8 * kMiB, kExtentWeights}, {3, 6, huge, 8 * kMiB, kExtentWeights}},
+      {"huge", MakeHuge, {4, 16, huge, 8 * kMiB, kExtentWeights}, 1000, {3, 6, huge, 8 * kMiB, kExtentWeights}},
   };
 }
 

@@ -27,8 +27,10 @@ struct TierOptions {
 struct Tier {
   std::string name;
   std::unique_ptr<Allocator> (*make)(const TierOptions &options);
-  // Random programs for it: as CI runs them, and those of few operations that end in a few milliseconds.
+  // Random programs of many operations, and how many keep every tier busy for about as long.
   Profile profile;
+  size_t n_operations;
+  // Programs of few operations.
   Profile small_profile;
 };
 
