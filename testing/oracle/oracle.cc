@@ -98,31 +98,29 @@ void Oracle::Free(const Step &step, Block *block) {
 }
 
 void Oracle::Execute(const Step &step) {
+  if (step.operation.action == Action::kTrim) {
+    step.thread.Trim(step.operation.size);
+  } else if (step.operation.action == Action::kWait) {
+    step.thread.Wait(step.operation.size);
+  } else {
+    ExecuteOnSlot(step);
+  }
+}
+
+void Oracle::ExecuteOnSlot(const Step &step) {
+  const Action action = step.operation.action;
   Block *block = &slots_[step.operation.slot].block;
-  const bool empty = block->p == nullptr;
-  switch (step.operation.action) {
-    case Action::kMalloc:
-    case Action::kCalloc:
-      if (!empty) Free(step, block);
-      Allocate(step, block);
-      break;
-    case Action::kResize:
-      if (!empty) Resize(step, block);
-      break;
-    case Action::kCheck:
-      if (!empty) CheckIntact(step, *block);
-      break;
-    case Action::kFree:
-      if (!empty) Free(step, block);
-      break;
-    case Action::kTrim:
-      step.thread.Trim(step.operation.size);
-      break;
-    case Action::kWait:
-      step.thread.Wait(step.operation.size);
-      break;
-    case Action::kEndThread:
-      break;  // the caller's business
+  if (action == Action::kMalloc || action == Action::kCalloc) {
+    if (block->p != nullptr) Free(step, block);
+    Allocate(step, block);
+  } else if (block->p == nullptr) {
+    return;
+  } else if (action == Action::kResize) {
+    Resize(step, block);
+  } else if (action == Action::kCheck) {
+    CheckIntact(step, *block);
+  } else {
+    Free(step, block);
   }
 }
 

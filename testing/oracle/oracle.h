@@ -62,7 +62,8 @@ class Oracle {
 
   [[noreturn]] static void FailAt(const Step &step, absl::string_view what);
 
-  void Execute(const Step &step);
+  void Execute(const Step &step);  // all but kEndThread
+  void ExecuteOnSlot(const Step &step);
   void Allocate(const Step &step, Block *block);
   void Resize(const Step &step, Block *block);
   void Free(const Step &step, Block *block);

@@ -1,4 +1,4 @@
-// Random programs on the router: over all tiers, and from one to another by realloc.
+// Random programs on the router, executed in turn: over all tiers, and from one to another by realloc.
 #include "testing/oracle/router.h"
 
 #include <gtest/gtest.h>
@@ -11,24 +11,18 @@
 namespace hak_oracle {
 namespace {
 
-void RunPrograms(Allocator *allocator, size_t n_threads, size_t n_operations, void (Oracle::*run)(const Program &)) {
+void RunPrograms(Allocator *allocator, size_t n_threads, size_t n_operations) {
   Profile profile = AllTiersProfile();
   profile.n_threads = n_threads;
   ForEachSeed(4, [&](uint64_t seed) {
-    EXPECT_GT(RunRandomProgram(allocator, profile, seed, n_operations, run), n_operations / 8);
+    EXPECT_GT(RunRandomProgram(allocator, profile, seed, n_operations, &Oracle::RunInTurn), n_operations / 8);
   });
 }
 
-TEST(RouterOracle, RandomProgramsOfOneThreadAreServedRight) {
-  RunPrograms(MakeRouter().get(), 1, 50000, &Oracle::RunInTurn);
-}
+TEST(RouterOracle, RandomProgramsOfOneThreadAreServedRight) { RunPrograms(MakeRouter().get(), 1, 50000); }
 
 TEST(RouterOracle, RandomProgramsOfSeveralThreadsInTurnAreServedRight) {
-  RunPrograms(InOwnThreads(MakeRouter()).get(), 4, 10000, &Oracle::RunInTurn);
-}
-
-TEST(RouterOracle, RandomProgramsOfSeveralThreadsAtOnceAreServedRight) {
-  RunPrograms(MakeRouter().get(), 4, 50000, &Oracle::RunConcurrently);
+  RunPrograms(InOwnThreads(MakeRouter()).get(), 4, 10000);
 }
 
 }  // namespace

@@ -31,19 +31,12 @@ namespace {
 // Larger than the tests' by so much.
 constexpr size_t kScale = 10;
 
-TierOptions OptionsFor(uint64_t seed) {
-  static constexpr size_t kPageBytes[] = {4096, 16384, 65536};
-  TierOptions options;
-  options.page_bytes = kPageBytes[seed % 3];
-  options.diet = seed % 4 == 0;
-  options.lend_metadata = true;
-  return options;
-}
-
 void RunRound(uint64_t seed) {
+  TierOptions options = OptionsForSeed(seed);
+  options.lend_metadata = true;
   for (void (Oracle::*run)(const Program &) : {&Oracle::RunInTurn, &Oracle::RunConcurrently}) {
     for (const Tier &tier : AllTiers()) {
-      const std::unique_ptr<Allocator> allocator = tier.make(OptionsFor(seed));
+      const std::unique_ptr<Allocator> allocator = tier.make(options);
       RunRandomProgram(allocator.get(), tier.profile, seed, kScale * tier.n_operations, run);
     }
   }

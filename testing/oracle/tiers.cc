@@ -42,11 +42,19 @@ std::vector<Tier> MakeTiers() {
        {4, 128, ace, HAK_ACE_MAX_ALIGNMENT, kExtentWeights},
        10000,
        {3, 24, ace, HAK_ACE_MAX_ALIGNMENT, kExtentWeights}},
-      {"huge", MakeHuge, {4, 16, huge, 8 * kMiB, kExtentWeights}, 1000, {3, 6, huge, 8 * kMiB, kExtentWeights}},
+      {"huge", MakeHuge, {4, 16, huge, 8 * kMiB, kExtentWeights}, 600, {3, 6, huge, 8 * kMiB, kExtentWeights}},
   };
 }
 
 }  // namespace
+
+TierOptions OptionsForSeed(uint64_t seed) {
+  static constexpr size_t kPageBytes[] = {4096, 16384, 65536};
+  TierOptions options;
+  options.page_bytes = kPageBytes[seed % 3];
+  options.diet = seed % 4 == 0;
+  return options;
+}
 
 void PrintTo(const Tier &tier, std::ostream *out) { *out << tier.name; }
 

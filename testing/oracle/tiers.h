@@ -4,6 +4,7 @@
 #define HAKMEM_TESTING_ORACLE_TIERS_H_
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <ostream>
 #include <string>
@@ -23,6 +24,9 @@ struct TierOptions {
   // Lends the pool memory for its metadata, which a pool never gives back: for processes that make many allocators.
   bool lend_metadata = false;
 };
+
+// Every page size gets its turn, and every fourth program is on a diet.
+TierOptions OptionsForSeed(uint64_t seed);
 
 struct Tier {
   std::string name;
