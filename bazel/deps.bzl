@@ -12,6 +12,8 @@ _ABSL = {
     "absl/base": ["core_headers"],
     "absl/cleanup": ["cleanup"],
     "absl/container": ["btree", "fixed_array", "flat_hash_map", "flat_hash_set", "inlined_vector", "node_hash_map"],
+    "absl/flags": ["flag", "parse"],
+    "absl/functional": ["function_ref"],
     "absl/hash": ["hash"],
     "absl/random": ["random"],
     "absl/strings": ["strings", "str_format"],

@@ -14,9 +14,10 @@ struct call {
 };
 
 static struct call calls[HAK_OS_FAKE_CALLS];
-static size_t mapped_bytes;  // atomic
-static size_t purged_bytes;  // atomic
-static uint64_t clock_ms;    // atomic
+static size_t mapped_bytes;            // atomic
+static size_t limit_bytes = SIZE_MAX;  // atomic
+static size_t purged_bytes;            // atomic
+static uint64_t clock_ms;              // atomic
 static struct hak_os fake;
 
 static bool fails(enum hak_os_fake_call kind) {
@@ -37,12 +38,21 @@ static void check_whole_pages(const void *start, size_t bytes) {
   abort();
 }
 
+// Counts `bytes` as mapped; false, and they are not, where that exceeds the limit.
+static bool charge(size_t bytes) {
+  size_t before = hak_add_relaxed(&mapped_bytes, bytes);
+  size_t limit = hak_load_relaxed(&limit_bytes);
+  if (before <= limit && bytes <= limit - before) return true;
+  hak_sub_relaxed(&mapped_bytes, bytes);
+  return false;
+}
+
 static void *fake_map(void *hint, size_t bytes) {
   check_whole_pages(NULL, bytes);
-  if (call_fails(HAK_OS_FAKE_MAP)) return NULL;
+  if (call_fails(HAK_OS_FAKE_MAP) || !charge(bytes)) return NULL;
   // The kernel's own pages may be smaller, and its mappings less aligned.
   void *p = hak_os_map_aligned(hak_os_linux(), hint, bytes, fake.page_bytes);
-  if (p != NULL) hak_add_relaxed(&mapped_bytes, bytes);
+  if (p == NULL) hak_sub_relaxed(&mapped_bytes, bytes);
   return p;
 }
 
@@ -63,12 +73,12 @@ static bool fake_purge(void *start, size_t bytes) {
 static void *fake_remap(void *start, size_t old_bytes, size_t new_bytes, void *target) {
   check_whole_pages(start, old_bytes);
   check_whole_pages(target, new_bytes);
-  if (call_fails(HAK_OS_FAKE_REMAP)) return NULL;
+  // What is moved onto a target leaves its old range, and the target was counted before.
+  size_t kept_bytes = target == NULL ? hak_min(old_bytes, new_bytes) : 0;
+  size_t added_bytes = target == NULL ? new_bytes - kept_bytes : 0;
+  if (call_fails(HAK_OS_FAKE_REMAP) || !charge(added_bytes)) return NULL;
   void *p = hak_os_linux()->remap(start, old_bytes, new_bytes, target);
-  if (p == NULL) return NULL;
-  // Onto a target the mapping that was there takes the place of the old one.
-  hak_sub_relaxed(&mapped_bytes, old_bytes);
-  if (target == NULL) hak_add_relaxed(&mapped_bytes, new_bytes);
+  hak_sub_relaxed(&mapped_bytes, p == NULL ? added_bytes : old_bytes - kept_bytes);
   return p;
 }
 
@@ -104,6 +114,7 @@ void hak_os_fake_reset(size_t page_bytes) {
     hak_store_relaxed(&calls[i].fail_count, 0);
   }
   hak_store_relaxed(&mapped_bytes, 0);
+  hak_store_relaxed(&limit_bytes, SIZE_MAX);
   hak_store_relaxed(&purged_bytes, 0);
   hak_store_relaxed(&clock_ms, 0);
   fake.page_bytes = hak_max(page_bytes, hak_os_linux()->page_bytes);
@@ -115,8 +126,11 @@ void hak_os_fake_fail(enum hak_os_fake_call call, size_t nth, size_t count) {
   hak_store_relaxed(&calls[call].fail_count, count);
 }
 
+void hak_os_fake_limit(size_t bytes) { hak_store_relaxed(&limit_bytes, bytes); }
+
 void hak_os_fake_succeed(void) {
   for (size_t i = 0; i < HAK_OS_FAKE_CALLS; ++i) hak_store_relaxed(&calls[i].fail_count, 0);
+  hak_store_relaxed(&limit_bytes, SIZE_MAX);
 }
 
 size_t hak_os_fake_count(enum hak_os_fake_call call) { return hak_load_relaxed(&calls[call].count); }

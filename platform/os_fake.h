@@ -35,7 +35,11 @@ void hak_os_fake_reset(size_t page_bytes);
 // 0 ends the failures. A failing call does nothing. Calls of the kinds HUGE_PAGES and NOW cannot fail.
 void hak_os_fake_fail(enum hak_os_fake_call call, size_t nth, size_t count);
 
-// Ends all failures.
+// Lets map and remap fail where more than `bytes` would be mapped since the reset. SIZE_MAX: no limit, as after a
+// reset.
+void hak_os_fake_limit(size_t bytes);
+
+// Ends all failures and the limit.
 void hak_os_fake_succeed(void);
 
 // The number of calls since the reset, failed ones included.

@@ -52,6 +52,24 @@ TEST_F(OsTest, ExactlyTheCallsAskedForFail) {
   EXPECT_TRUE(os_->unmap(third, kPage));
 }
 
+TEST_F(OsTest, WhatExceedsTheLimitIsRefusedAndIsNotCounted) {
+  hak_os_fake_limit(3 * kPage);
+  void *p = os_->map(nullptr, 2 * kPage);
+  ASSERT_NE(p, nullptr);
+  EXPECT_EQ(os_->map(nullptr, 2 * kPage), nullptr);
+  EXPECT_EQ(os_->map(nullptr, SIZE_MAX & ~(kPage - 1)), nullptr);
+  EXPECT_EQ(os_->remap(p, 2 * kPage, 4 * kPage, nullptr), nullptr);
+  EXPECT_EQ(hak_os_fake_mapped_bytes(), 2 * kPage);
+  void *q = os_->map(nullptr, kPage);
+  ASSERT_NE(q, nullptr);
+  EXPECT_TRUE(os_->unmap(q, kPage));
+  hak_os_fake_succeed();
+  q = os_->map(nullptr, 2 * kPage);
+  ASSERT_NE(q, nullptr);
+  EXPECT_TRUE(os_->unmap(q, 2 * kPage));
+  EXPECT_TRUE(os_->unmap(p, 2 * kPage));
+}
+
 TEST_F(OsTest, TheClockStandsUntilTheTestAdvancesIt) {
   EXPECT_EQ(os_->now_ms(), 0u);
   hak_os_fake_advance_ms(5);
