@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# That compare runs each row and finds figures for it, refuses what it cannot do, and writes what it found in every form.
+# That compare runs each row and finds figures for it, refuses what it cannot do, and writes what it found in each form.
 #
 # usage: compare_test.sh COMPARE
 set -euo pipefail

@@ -1,7 +1,7 @@
 """Tables of measurements by allocator: medians with their spread, ratios to the best peer, geometric means.
 
-Everything here is a figure of which less is better: a time, a size. A Table is what a script has measured; the functions
-turn it into text for a terminal (which is Markdown as well) and into HTML.
+Everything here is a figure of which less is better: a time, a size. A Table is what a script has measured; the
+functions turn it into text for a terminal (which is Markdown as well) and into HTML.
 """
 
 import html
@@ -63,7 +63,7 @@ def relative(row, name):
 
 
 def ratio_to_best(table, row):
-    """The Ratio of the best peer; its range is over the repetitions, each of which ran side by side. None without one."""
+    """The Ratio of the best peer, its range over the repetitions, each of which ran side by side; None without one."""
     ratios = {name: relative(row, name) for name in peers(table)}
     measured = {name: ratio for name, ratio in ratios.items() if ratio is not None}
     if not measured:
@@ -78,7 +78,7 @@ def geometric_mean(figures):
 
 
 def means(table):
-    """{name: geometric mean over all rows of its multiple of the subject}, with "best peer" for the best of each row."""
+    """{name: geometric mean of its multiples of the subject}, with "best peer" for the best one of each row."""
     result = {}
     for name in table.allocators:
         ratios = [ratio for ratio in (relative(row, name) for row in table.rows) if ratio is not None]

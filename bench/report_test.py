@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Tests of report.py, of the suite's command lines, and of what compare.py believes a witness."""
+"""Tests of report.py, of the suite's command lines, and of what runner.py believes a witness."""
 
 import unittest
 
-import compare
 import report
+import runner
 import suite
 
 
@@ -79,29 +79,29 @@ class CommandLines(unittest.TestCase):
 
 
 class Witness(unittest.TestCase):
-    HAKMEM = compare.Allocator("hakmem", "hakmem", compare.__file__, "")
-    GLIBC = compare.Allocator("glibc", "glibc", compare.__file__, "")
-    START = f"start 7 {compare.__file__}\n"
+    HAKMEM = runner.Allocator("hakmem", "hakmem", runner.__file__, "")
+    GLIBC = runner.Allocator("glibc", "glibc", runner.__file__, "")
+    START = f"start 7 {runner.__file__}\n"
 
     def test_the_largest_process_counts(self):
         statement = f"{self.START}{self.START}end 8 0 3000\nend 7 0 2000\n"
-        self.assertEqual(compare.checked_peak(statement, self.HAKMEM), 3000)
+        self.assertEqual(runner.checked_peak(statement, self.HAKMEM), 3000)
 
     def test_another_malloc_is_refused(self):
         statement = f"{self.START}start 8 {report.__file__}\nend 8 0 2000\n"
-        with self.assertRaisesRegex(compare.Failed, "malloc comes from .*report.py"):
-            compare.checked_peak(statement, self.HAKMEM)
+        with self.assertRaisesRegex(runner.Failed, "malloc comes from .*report.py"):
+            runner.checked_peak(statement, self.HAKMEM)
 
     def test_memory_of_glibc_is_refused_unless_it_is_measured(self):
         statement = f"{self.START}end 7 4096 2000\n"
-        self.assertEqual(compare.checked_peak(statement, self.GLIBC), 2000)
-        with self.assertRaisesRegex(compare.Failed, "4096 B came from glibc"):
-            compare.checked_peak(statement, self.HAKMEM)
+        self.assertEqual(runner.checked_peak(statement, self.GLIBC), 2000)
+        with self.assertRaisesRegex(runner.Failed, "4096 B came from glibc"):
+            runner.checked_peak(statement, self.HAKMEM)
 
     def test_silence_is_refused(self):
         for statement in ("", self.START):
-            with self.assertRaisesRegex(compare.Failed, "no process told"):
-                compare.checked_peak(statement, self.HAKMEM)
+            with self.assertRaisesRegex(runner.Failed, "no process told"):
+                runner.checked_peak(statement, self.HAKMEM)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The rows of //bench:compare that run programs of this folder: what each is called, and its command line.
 
-In a command line, {N} is a number of operations (or, with a point, of seconds) that --scale multiplies, and @ the number
-of threads. At scale 1 a row takes about a second.
+In a command line, {N} is a number of operations (or, with a point, of seconds) that --scale multiplies, and @ the
+number of threads. At scale 1 a row takes about a second.
 """
 
 import re
@@ -46,7 +46,7 @@ BENCHES = [
           "producer_consumer deliver {20000} 100 1024 16384 1", 2),
     Bench("three threads allocate, one frees", "hand-over", "producer_consumer deliver {50000} 100 16 256 3", 4),
     *scaling("pipeline 16 B to 1 KiB", "hand-over", "producer_consumer exchange {80000} 100 16 1024 @", (2, 4)),
-    *scaling("thread churn", "hand-over", "thread_churn {10000} @ 100", (1, 2, 8)),
+    *scaling("thread churn", "hand-over", "thread_churn {4000} @ 100", (1, 2, 8)),
     *scaling("phases of a compiler", "programs of a kind", "phases {20} 200000 @", (1, 2)),
     Bench("ageing store", "programs of a kind", "store 600 {6000} 50000"),
     Bench("strings, exact", "programs of a kind", "strings exact {6000000}"),

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# That every bench of the suite does its work with each of its patterns, on hakmem and on the limit allocator, and refuses
-# a pattern that it does not have.
+# That every bench of the suite does its work with each of its patterns, on hakmem and on the limit allocator, and
+# refuses a pattern that it does not have.
 #
 # usage: suite_test.sh PATH_OF_ANY_BENCH
 set -euo pipefail
