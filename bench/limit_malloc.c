@@ -19,8 +19,9 @@
 enum {
   CHUNK_SHIFT = 16,
   RESERVED_SHIFT = 42,
-  N_FINE_CLASSES = 64,  // 16 B apart, to 1 KiB; then four per doubling
-  N_CLASSES = N_FINE_CLASSES + 4 * (RESERVED_SHIFT - 10),
+  N_FINE_CLASSES = 65,  // 16 B apart, 0 to 1 KiB; then four per doubling
+  LARGEST_CLASS = N_FINE_CLASSES + 4 * (RESERVED_SHIFT - 10) - 1,
+  N_CLASSES = N_FINE_CLASSES + 4 * (64 - 10),  // any size has a class; the lists of those beyond stay empty
 };
 
 static const size_t CHUNK_BYTES = (size_t)1 << CHUNK_SHIFT;
@@ -42,7 +43,8 @@ struct cache {
   struct cache *next;  // in `unused_caches`
 };
 
-static __thread struct cache *thread_cache __attribute__((tls_model("initial-exec")));
+static struct cache no_cache;  // of a thread that has none yet: always empty, so that malloc need not ask
+static __thread struct cache *thread_cache = &no_cache;
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static pthread_key_t thread_end;
@@ -54,14 +56,15 @@ static _Atomic size_t n_used_bytes;
 static unsigned char class_of_chunk[1 << (RESERVED_SHIFT - CHUNK_SHIFT)];
 
 static inline unsigned class_of_size(size_t size) {
-  if (size <= 1024) return (unsigned)((size + (size == 0) - 1) >> 4);
+  if (__builtin_expect(size <= 1024, 1)) return (unsigned)((size + 15) >> 4);
   const unsigned shift = 61 - (unsigned)__builtin_clzl(size - 1);
   return N_FINE_CLASSES + 4 * (shift - 8) + (unsigned)((size - 1) >> shift) - 4;
 }
 
-static inline size_t size_of_class(unsigned class) {
-  if (class < N_FINE_CLASSES) return ((size_t) class + 1) << 4;
-  const unsigned step = class - N_FINE_CLASSES;
+static inline size_t size_of_class(unsigned size_class) {
+  if (size_class == 0) return 16;
+  if (size_class < N_FINE_CLASSES) return (size_t)size_class << 4;
+  const unsigned step = size_class - N_FINE_CLASSES;
   return (size_t)(step % 4 + 5) << (8 + step / 4);
 }
 
@@ -86,7 +89,7 @@ static void *take_chunks(size_t size) {
 }
 
 static void end_thread(void *cache) {
-  thread_cache = NULL;
+  thread_cache = &no_cache;
   pthread_mutex_lock(&unused_lock);
   ((struct cache *)cache)->next = unused_caches;
   unused_caches = cache;
@@ -101,7 +104,8 @@ static void reserve(void) {
   reservation = (char *)round_up((size_t)mapping, RESERVED_BYTES);
 }
 
-SLOW static struct cache *make_cache(void) {
+static struct cache *get_cache(void) {
+  if (thread_cache != &no_cache) return thread_cache;
   pthread_once(&once, reserve);
   pthread_mutex_lock(&unused_lock);
   struct cache *cache = unused_caches;
@@ -114,66 +118,65 @@ SLOW static struct cache *make_cache(void) {
   return cache;
 }
 
-static inline struct cache *get_cache(void) {
-  struct cache *cache = thread_cache;
-  return cache != NULL ? cache : make_cache();
-}
-
 // A block that was never handed out, and is zero.
-SLOW static void *carve(struct cache *cache, unsigned class) {
-  const size_t size = size_of_class(class);
-  if (cache->fresh[class] == NULL || cache->fresh[class] + size > cache->fresh_end[class]) {
+SLOW static void *carve(unsigned size_class) {
+  struct cache *cache = get_cache();
+  if (size_class > LARGEST_CLASS) {
+    errno = ENOMEM;
+    return NULL;
+  }
+  const size_t size = size_of_class(size_class);
+  if (cache->fresh[size_class] == NULL || cache->fresh[size_class] + size > cache->fresh_end[size_class]) {
     char *chunks = take_chunks(size);
     if (chunks == NULL) {
       errno = ENOMEM;
       return NULL;
     }
-    class_of_chunk[chunk_index(chunks)] = (unsigned char)class;
-    cache->fresh[class] = chunks;
-    cache->fresh_end[class] = chunks + round_up(size, CHUNK_BYTES);
+    class_of_chunk[chunk_index(chunks)] = (unsigned char)size_class;
+    cache->fresh[size_class] = chunks;
+    cache->fresh_end[size_class] = chunks + round_up(size, CHUNK_BYTES);
   }
-  char *block = cache->fresh[class];
-  cache->fresh[class] += size;
+  char *block = cache->fresh[size_class];
+  cache->fresh[size_class] += size;
   return block;
 }
 
-static inline void *pop(struct cache *cache, unsigned class) {
-  struct block *block = cache->free[class];
-  if (block != NULL) cache->free[class] = block->next;
+static inline void *pop(struct cache *cache, unsigned size_class) {
+  struct block *block = cache->free[size_class];
+  if (block != NULL) cache->free[size_class] = block->next;
   return block;
-}
-
-static bool is_too_large(size_t size) {
-  if (size <= RESERVED_BYTES / 2) return false;
-  errno = ENOMEM;
-  return true;
 }
 
 EXPORTED void *malloc(size_t size) {
-  if (is_too_large(size)) return NULL;
-  struct cache *cache = get_cache();
-  const unsigned class = class_of_size(size);
-  void *block = pop(cache, class);
-  return block != NULL ? block : carve(cache, class);
+  const unsigned size_class = class_of_size(size);
+  void *block = pop(thread_cache, size_class);
+  return __builtin_expect(block != NULL, 1) ? block : carve(size_class);
 }
+
+static inline void push(struct cache *cache, struct block *block) {
+  const unsigned size_class = class_of_chunk[chunk_index(block)];
+  block->next = cache->free[size_class];
+  cache->free[size_class] = block;
+}
+
+SLOW static void free_first(void *p) { push(get_cache(), p); }
 
 EXPORTED void free(void *p) {
   if (p == NULL) return;
-  struct cache *cache = get_cache();
-  const unsigned class = class_of_chunk[chunk_index(p)];
-  struct block *block = p;
-  block->next = cache->free[class];
-  cache->free[class] = block;
+  struct cache *cache = thread_cache;
+  if (__builtin_expect(cache != &no_cache, 1)) {
+    push(cache, p);
+  } else {
+    free_first(p);
+  }
 }
 
 EXPORTED void *calloc(size_t n, size_t size) {
   size_t bytes;
   if (__builtin_mul_overflow(n, size, &bytes)) bytes = SIZE_MAX;
-  if (is_too_large(bytes)) return NULL;
-  struct cache *cache = get_cache();
-  const unsigned class = class_of_size(bytes);
-  void *block = pop(cache, class);
-  return block != NULL ? memset(block, 0, bytes) : carve(cache, class);
+  const unsigned size_class = class_of_size(bytes);
+  void *block = pop(thread_cache, size_class);
+  return block != NULL ? memset(block, 0, bytes) : carve(size_class);
 }
 
 EXPORTED void *realloc(void *p, size_t size) {
@@ -183,7 +186,7 @@ EXPORTED void *realloc(void *p, size_t size) {
     return NULL;
   }
   const size_t old_size = size_of_block(p);
-  if (!is_too_large(size) && size_of_class(class_of_size(size)) == old_size) return p;
+  if (size_of_class(class_of_size(size)) == old_size) return p;
   void *block = malloc(size);
   if (block == NULL) return NULL;
   memcpy(block, p, old_size < size ? old_size : size);
@@ -194,7 +197,7 @@ EXPORTED void *realloc(void *p, size_t size) {
 EXPORTED int posix_memalign(void **result, size_t alignment, size_t size) {
   if (!is_power_of_two(alignment) || alignment % sizeof(void *) != 0) return EINVAL;
   size_t bytes = size > alignment ? size : alignment;
-  if (is_too_large(bytes)) return ENOMEM;
+  if (bytes > RESERVED_BYTES / 2) return ENOMEM;
   // A block whose size is a power of two is aligned to it.
   if (alignment > 16 && !is_power_of_two(bytes)) bytes = (size_t)1 << (64 - __builtin_clzl(bytes));
   *result = malloc(bytes);
