@@ -1,14 +1,12 @@
 #include "bench/measure.h"
 
 #include <errno.h>
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <time.h>
 
 namespace hak_bench {
-
 namespace {
 
 // CPU time of all threads of this process in user mode, dead ones included.
@@ -53,12 +51,6 @@ size_t RssKib() { return StatusKib("VmRSS"); }
 Random::Random(uint64_t seed) : state_(seed * 0x9e3779b97f4a7c15u + 0x1234567890abcdefu) {
   if (state_ == 0) state_ = 1;  // the one state xorshift never leaves
   for (int i = 0; i < 16; ++i) Next();
-}
-
-size_t SizeOfAnyMagnitude(Random *random, size_t smallest, size_t largest) {
-  const double exponent = static_cast<double>(random->Next() >> 11) * 0x1p-53;
-  const double ratio = static_cast<double>(largest) / static_cast<double>(smallest);
-  return static_cast<size_t>(static_cast<double>(smallest) * pow(ratio, exponent));
 }
 
 Measurement::Measurement() : wall_seconds_(NowSeconds()), user_seconds_(UserSeconds()) {}

@@ -2,6 +2,7 @@
 #ifndef HAKMEM_BENCH_MEASURE_H_
 #define HAKMEM_BENCH_MEASURE_H_
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -56,9 +57,15 @@ struct Draw {
   size_t size;
 };
 
-// A size from `smallest` to `largest`, both at least 1: each doubling is as likely as any other, as in programs, whose
-// blocks are mostly small.
-size_t SizeOfAnyMagnitude(Random *random, size_t smallest, size_t largest);
+// A size from `smallest` to `largest`, 1 to 2^31: each doubling is as likely as any other, as in programs, whose blocks
+// are mostly small.
+inline size_t SizeOfAnyMagnitude(Random *random, size_t smallest, size_t largest) {
+  const uint64_t bits = random->Next();
+  const auto n_doublings = static_cast<uint32_t>(64 - __builtin_clzl((largest - 1) / smallest | 1));
+  const size_t low = smallest << Below(static_cast<uint32_t>(bits >> 32), n_doublings);
+  const size_t high = std::min(2 * low - 1, largest);
+  return low + Below(static_cast<uint32_t>(bits), static_cast<uint32_t>(high - low + 1));
+}
 
 // The clocks around what is measured, and the lines that every bench prints. The clocks start when it is made.
 class Measurement {
