@@ -9,7 +9,7 @@ EXIT_NOT_MEASURED = 3
 
 
 class NotMeasured(Exception):
-    """An allocator is missing, or is not the one that was asked for."""
+    """An allocator is missing or is not the one that was asked for, or a run of it did not come to its end."""
 
 
 def find_program(name):

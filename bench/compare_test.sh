@@ -5,35 +5,21 @@
 set -euo pipefail
 
 compare="$PWD/$1"
-folder="$(mktemp -d)"
-trap 'rm -rf -- "$folder"' EXIT
-n_failed=0
-
-fail() {
-  n_failed=$((n_failed + 1))
-  printf 'FAILED: %s\n' "$1"
-  sed 's/^/  | /' "$folder/output" "$folder/errors"
-}
-
-# expect STATUS REGEX ARGUMENTS...: how it ends, and what stderr must have.
-expect() {
-  local status="$1" errors="$2" actual=0
-  shift 2
-  "$compare" "$@" >"$folder/output" 2>"$folder/errors" || actual=$?
-  if ((actual != status)) || ! grep -qE -- "$errors" "$folder/errors"; then fail "compare $*: status $actual"; fi
-}
+source bench/expect.sh
 
 html=(--html "$folder/all.html")
 if ! /usr/bin/python3 -c 'import matplotlib' 2>/dev/null; then
-  expect 2 "Debian's package is python3-matplotlib" "${html[@]}"
+  expect 2 "" "Debian's package is python3-matplotlib" "$compare" "${html[@]}"
   html=()
 fi
 
 # All rows but the vectors, which would need more memory than a test should; suite_test has them.
 "$compare" --list | grep -v '^vector ' >"$folder/titles"
-expect 0 '/[0-9]+, [0-9]+ s: ' --scale 0.0005 --repetitions 2 --allocators hakmem,limit --only '^(?!vector)' \
+"$compare" --scale 0.0005 --repetitions 2 --allocators hakmem,limit --only '^(?!vector)' \
   --lib "again=$(readlink -f "$(dirname "$compare")/liblimit.so")" \
-  --json "$folder/all.json" --csv "$folder/all.csv" "${html[@]}"
+  --json "$folder/all.json" --csv "$folder/all.csv" "${html[@]}" >"$folder/output" 2>"$folder/errors" ||
+  fail "compare ends with status $?"
+grep -qE '^[0-9]+/[0-9]+, [0-9]+ s: [^ ].*$' "$folder/errors" || fail 'no progress'
 grep -q '^| bench .*| *hakmem | *limit | *again |' "$folder/output" || fail 'the table has no header'
 [[ "$(grep -c '^Allocator: ' "$folder/output")" == 3 ]] || fail 'three allocators are not named'
 
@@ -61,13 +47,12 @@ if ((${#html[@]} > 0)); then
   grep -qE 'src=|<link|url\(http|@import' "$folder/all.html" && fail 'all.html needs other files'
 fi
 
-expect 2 'matches no row' --only nonesuch
-expect 2 '--scale is 0' --scale 0
-expect 2 '--repetitions is 0' --repetitions 0
-expect 2 "must be NAME=PATH" --lib nonesuch
-expect 3 'nonesuch is not measured: .*unknown' --allocators hakmem,nonesuch
+expect 2 '' 'matches no row' "$compare" --only nonesuch
+expect 2 '' '--scale is 0' "$compare" --scale 0
+expect 2 '' '--repetitions is 0' "$compare" --repetitions 0
+expect 2 '' 'must be NAME=PATH' "$compare" --lib nonesuch
+expect 3 '' 'nonesuch is not measured: .*unknown' "$compare" --allocators hakmem,nonesuch
 libm="$(ldd "$(dirname "$compare")/pairs" | sed -nE 's/.*=> (.*libm\.so\.6) .*/\1/p')"
-expect 3 'libm is not measured: .*malloc comes from' --allocators hakmem --lib "libm=$libm"
+expect 3 '' 'libm is not measured: .*malloc comes from' "$compare" --allocators hakmem --lib "libm=$libm"
 
-((n_failed == 0)) || printf '%d checks failed\n' "$n_failed"
-((n_failed == 0))
+end_test

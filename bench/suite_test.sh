@@ -5,37 +5,20 @@
 # usage: suite_test.sh PATH_OF_ANY_BENCH
 set -euo pipefail
 
-cd "$(dirname "$1")"
-folder="$(mktemp -d)"
-trap 'rm -rf -- "$folder"' EXIT
-n_failed=0
+bench="$PWD/$(dirname "$1")"
 
-fail() {
-  n_failed=$((n_failed + 1))
-  printf 'FAILED: %s\n' "$*"
-  sed 's/^/  | /' "$folder/output"
-}
+source bench/expect.sh
 
 # runs OPERATIONS BENCH ARGUMENTS...: it must say that it did so many operations.
 runs() {
-  local operations="$1" program="./$2" allocator
+  local operations="$1" program="$bench/$2" allocator
   shift 2
   for allocator in hakmem limit; do
-    if ! timeout 60 "$program" "$@" --allocator "$allocator" >"$folder/output" 2>&1 ||
-      ! grep -qE "^Allocator: $allocator = .*proved" "$folder/output" ||
-      ! grep -qE '^Throughput = [1-9][0-9]* operations per second$' "$folder/output" ||
-      ! grep -qE "^Operations: $operations in [0-9.]+ s, [0-9.]+ s user$" "$folder/output" ||
-      ! grep -qE '^Peak RSS: [1-9][0-9]* KiB$' "$folder/output"; then
-      fail "$program $* on $allocator"
-    fi
+    expect 0 "^Operations: $operations in [0-9.]+ s, [0-9.]+ s user\$" "" "$program" "$@" --allocator "$allocator"
+    expect_output "^Allocator: $allocator = .*proved"
+    expect_output '^Throughput = [1-9][0-9]* operations per second$'
+    expect_output '^Peak RSS: [1-9][0-9]* KiB$'
   done
-}
-
-refuses() {
-  local program="./$1" status=0
-  shift
-  "$program" "$@" >"$folder/output" 2>&1 || status=$?
-  ((status == 2)) || fail "$program $*: status $status, expected 2"
 }
 
 for pattern in lifo fifo random; do
@@ -61,15 +44,15 @@ runs 6000 random_mixed 2000 100 8 3000 1 3 pages --check
 runs 100 random_mixed 100 16 2097152 5000000 1 1 ends --check
 
 # Two samples of 24 s; what is live cannot be more than what is resident.
-./store 24 1000 500 >"$folder/output"
+expect 0 '^Sample: 20 s' '' "$bench/store" 24 1000 500
 awk '/^Sample: / { n++; wrong += $4 + 0 <= 0 || $4 + 0 > $7 + 0 } END { exit !(n == 2 && !wrong) }' "$folder/output" ||
   fail 'the samples of store'
 
-refuses pairs nonesuch
-refuses pairs lifo 0
-refuses pairs --check
-refuses producer_consumer deliver 1 1000
-refuses random_mixed 1 1 1 1 1 1 nonesuch
+expect 2 "" "pattern is 'nonesuch', must be one of lifo, fifo, random" "$bench/pairs" nonesuch
+expect 2 "" "batches is '0', must be" "$bench/pairs" lifo 0
+expect 2 "" "'--check' is unknown" "$bench/pairs" --check
+expect 2 "" "batch is '1000', must be" "$bench/producer_consumer" deliver 1 1000
+expect 2 "" "touch is 'nonesuch', must be one of ends, pages" "$bench/random_mixed" 1 1 1 1 1 1 nonesuch
+expect 0 'pattern +.*: one of lifo, fifo, random; default lifo' "" "$bench/pairs" --help
 
-((n_failed == 0)) || printf '%d checks failed\n' "$n_failed"
-((n_failed == 0))
+end_test
