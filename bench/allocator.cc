@@ -15,7 +15,7 @@
 
 namespace hak_bench {
 
-const char kAllocatorHelp[] = "hakmem (default), glibc, jemalloc, mimalloc, tcmalloc, or a library's path";
+const char kAllocatorHelp[] = "hakmem (default), glibc, jemalloc, mimalloc, tcmalloc, limit, or a library's path";
 
 namespace {
 
@@ -51,7 +51,7 @@ std::string AskHakmem(void *function, const void *block) {
   return tier != nullptr ? tier : "";
 }
 
-std::string AskMimalloc(void *function, const void *block) {
+std::string AskBool(void *function, const void *block) {
   return reinterpret_cast<bool (*)(const void *)>(function)(block) ? "yes" : "";
 }
 
@@ -70,9 +70,10 @@ std::string AskJemalloc(void *function, const void *block) {
 
 constexpr OwnerQuery kOwnerQueries[] = {
     {"hakmem", "hak_owner", AskHakmem},
-    {"mimalloc", "mi_is_in_heap_region", AskMimalloc},
+    {"mimalloc", "mi_is_in_heap_region", AskBool},
     {"tcmalloc", "MallocExtension_GetOwnership", AskGperftools},
     {"jemalloc", "mallctl", AskJemalloc},
+    {"limit", "limit_owns", AskBool},
 };
 
 [[noreturn]] __attribute__((format(printf, 2, 3))) void Fail(const std::string &name, const char *format, ...) {
@@ -105,27 +106,41 @@ std::string ExecutablePath() {
   return length > 0 ? std::string(path, static_cast<size_t>(length)) : "";
 }
 
-// The preload library of the same build. Bazel's output tree and a runfiles tree both have it beside bench/; a program
-// that was copied together with its runfiles has it in there.
-std::string FindHakmem() {
+// A library of the same build: hakmem's for preloading, or the limit to compare with.
+struct OwnLibrary {
+  const char *name;
+  const char *file;  // from the workspace's root
+  const char *target;
+};
+
+constexpr OwnLibrary kOwnLibraries[] = {
+    {"hakmem", "preload/libhakmem.so", "//preload:libhakmem.so"},
+    {"limit", "bench/liblimit.so", "//bench:liblimit.so"},
+};
+
+// Bazel's output tree and a runfiles tree both have the library in the folder beside bench/ (or in it); a program that
+// was copied together with its runfiles has it in there.
+std::string FindOwn(const OwnLibrary &library) {
   const std::string executable = ExecutablePath();
   const std::string folder = executable.substr(0, executable.rfind('/'));
   const std::string candidates[] = {
-      folder + "/../preload/libhakmem.so",
-      executable + ".runfiles/hakmem/preload/libhakmem.so",
+      folder + "/../" + library.file,
+      executable + ".runfiles/hakmem/" + library.file,
   };
   for (const std::string &candidate : candidates) {
     char resolved[PATH_MAX];
     if (realpath(candidate.c_str(), resolved) != nullptr) return resolved;
   }
-  Fail("hakmem", "preload/libhakmem.so was not found at %s nor at %s; build //preload:libhakmem.so",
-       candidates[0].c_str(), candidates[1].c_str());
+  Fail(library.name, "%s was not found at %s nor at %s; build %s", library.file, candidates[0].c_str(),
+       candidates[1].c_str(), library.target);
 }
 
 // The library to preload for `name`; "" for glibc, which needs none.
 std::string FindLibrary(const std::string &name) {
   if (name == "glibc") return "";
-  if (name == "hakmem") return FindHakmem();
+  for (const OwnLibrary &library : kOwnLibraries) {
+    if (name == library.name) return FindOwn(library);
+  }
   for (const Peer &peer : kPeers) {
     if (name != peer.name) continue;
     for (const char *folder : kLibraryFolders) {

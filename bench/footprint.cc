@@ -48,7 +48,7 @@ size_t MixedSize(Random *random) {
 
 namespace {
 
-enum { kScale, kIdle, kThreads, kSeed, kSamples };
+enum { kScenario, kScale, kIdle, kThreads, kSeed, kSamples };
 
 struct Scenario {
   const char *name;
@@ -80,8 +80,9 @@ int Main(int argc, char **argv) {
 
   std::vector<const char *> names;
   for (const Scenario &scenario : kScenarios) names.push_back(scenario.name);
-  Arguments arguments("Runs one scenario and prints what is resident at its checkpoints.", {"scenario", names},
-                      {{"scale", "size of the scenario, as a part of what README.md says", 1, 1e-6, 100, true},
+  Arguments arguments("Runs one scenario and prints what is resident at its checkpoints.",
+                      {Choice("scenario", "what the program does", names),
+                       {"scale", "size of the scenario, as a part of what README.md says", 1, 1e-6, 100, true},
                        {"idle", "seconds of idling before another look at what is resident", 3, 0, 86400, true},
                        {"threads", "threads of the scenarios threads, remote-frees and producers", 16, 1, 4096},
                        {"seed", "seed of the random numbers", 12345, 0, 4294967295},
@@ -98,9 +99,7 @@ int Main(int argc, char **argv) {
               at_main,
               {},
               {&bench.ledger, arguments[kSamples].Count() != 0}};
-  for (const Scenario &scenario : kScenarios) {
-    if (arguments.word() == scenario.name) scenario.run(&bench);
-  }
+  kScenarios[arguments[kScenario].Count()].run(&bench);
   return 0;
 }
 

@@ -19,16 +19,11 @@ import subprocess
 import sys
 from typing import Callable, List, NamedTuple, Optional
 
-PEERS = ("glibc", "jemalloc", "mimalloc", "tcmalloc")
+import allocators
+
 EXIT_EXCEEDED = 1
-EXIT_NOT_MEASURED = 3
-NOT_PROVED = 3  # the scenario program's status where an allocator is missing or is not the one that was asked for
 TIMEOUT_SECONDS = 900
 SAMPLE = "."  # the name of the scenario program's lines between checkpoints
-
-
-class NotMeasured(Exception):
-    """A scenario that did not run to its end, or an allocator that cannot be measured."""
 
 
 class Point(NamedTuple):
@@ -148,18 +143,6 @@ ROWS = (
 )
 
 
-def find_program():
-    """The scenario program built with this script: beside it in Bazel's output tree and in a runfiles tree."""
-    script = pathlib.Path(os.path.abspath(sys.argv[0]))
-    candidates = (script.with_name("footprint_scenario"),
-                  pathlib.Path(f"{script}.runfiles/hakmem/bench/footprint_scenario"))
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
-    places = " or ".join(str(candidate) for candidate in candidates)
-    sys.exit(f"footprint: {places} not found; use `bazel run -c opt //bench:footprint` or --program PATH")
-
-
 def parse_points(output):
     points = []
     for line in output.splitlines()[2:]:  # after the proof and the header
@@ -178,39 +161,39 @@ def run_scenario(program, scenario, allocator, arguments):
         run = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, env=environment,
                              check=False)
     except subprocess.TimeoutExpired:
-        raise NotMeasured(f"no end within {TIMEOUT_SECONDS} s") from None
+        raise allocators.NotMeasured(f"no end within {TIMEOUT_SECONDS} s") from None
     if run.returncode != 0 or not run.stdout.startswith("Allocator: "):
-        raise NotMeasured(run.stderr.strip() or f"exit status {run.returncode}")
+        raise allocators.NotMeasured(run.stderr.strip() or f"exit status {run.returncode}")
     return parse_points(run.stdout)
 
 
-def usable(program, allocators, is_required, arguments):
+def usable(program, wanted, required, arguments):
     """Those allocators that can be measured."""
     found = {}
-    for name, allocator in allocators.items():
+    for name, allocator in wanted.items():
         try:
             run_scenario(program, SCENARIOS["hello"], allocator, arguments)
             found[name] = allocator
-        except NotMeasured as error:
+        except allocators.NotMeasured as error:
             print(f"footprint: {name} is not measured: {error}", file=sys.stderr)
-            if name in is_required:
-                sys.exit(EXIT_NOT_MEASURED)
+            if name in required:
+                sys.exit(allocators.EXIT_NOT_MEASURED)
     return found
 
 
-def measure(program, scenarios, allocators, arguments):
+def measure(program, scenarios, found, arguments):
     """{scenario's key: {allocator's name: [points of a run]}}, and whether every run came to its end."""
-    results = {scenario.key: {name: [] for name in allocators} for scenario in scenarios}
+    results = {scenario.key: {name: [] for name in found} for scenario in scenarios}
     is_complete = True
-    n_left = arguments.runs * len(scenarios) * len(allocators)
+    n_left = arguments.runs * len(scenarios) * len(found)
     for n_run in range(1, arguments.runs + 1):
         for scenario in scenarios:
-            for name, allocator in allocators.items():
+            for name, allocator in found.items():
                 print(f"footprint: {n_left} left: run {n_run}, {scenario.key}, {name}", file=sys.stderr)
                 n_left -= 1
                 try:
                     results[scenario.key][name].append(run_scenario(program, scenario, allocator, arguments))
-                except NotMeasured as error:
+                except allocators.NotMeasured as error:
                     print(f"footprint: {scenario.key} on {name}: {error}", file=sys.stderr)
                     is_complete = False
     return results, is_complete
@@ -331,16 +314,11 @@ def load_pyplot():
         import matplotlib  # pylint: disable=import-outside-toplevel
     except ImportError:
         print("footprint: --html needs matplotlib; Debian's package is python3-matplotlib", file=sys.stderr)
-        sys.exit(EXIT_NOT_MEASURED)
+        sys.exit(allocators.EXIT_NOT_MEASURED)
     matplotlib.use("svg")
     matplotlib.rcParams["svg.fonttype"] = "none"
     from matplotlib import pyplot  # pylint: disable=import-outside-toplevel
     return pyplot
-
-
-def user_path(path):
-    """`bazel run` starts programs in a folder of its own and leaves the user's in the environment."""
-    return os.path.abspath(os.path.join(os.environ.get("BUILD_WORKING_DIRECTORY", ""), path))
 
 
 def at_least(kind, lowest):
@@ -354,9 +332,7 @@ def at_least(kind, lowest):
 
 def parse_arguments():
     parser = argparse.ArgumentParser(prog="footprint", description=__doc__.splitlines()[0])
-    parser.add_argument("--allocators", metavar="A,B", help="default: hakmem and the installed ones of " +
-                        ", ".join(PEERS))
-    parser.add_argument("--lib", metavar="NAME=PATH", action="append", default=[], help="another library to measure")
+    allocators.add_options(parser, ("hakmem", *allocators.PEERS))
     parser.add_argument("--scenarios", metavar="A,B", default=",".join(SCENARIOS), help="default: %(default)s")
     parser.add_argument("--runs", type=at_least(int, 1), default=3, help="of each; medians are shown (default 3)")
     parser.add_argument("--scale", type=at_least(float, 1e-6), default=1.0,
@@ -377,43 +353,29 @@ def parse_arguments():
     return parser, arguments
 
 
-def chosen_allocators(parser, arguments):
-    """{name: what the scenario program calls it}, and the names of those that must not be missing."""
-    names = arguments.allocators.split(",") if arguments.allocators else ("hakmem",) + PEERS
-    allocators = {name: name for name in names}
-    is_required = set(names) if arguments.allocators else {"hakmem"}
-    for library in arguments.lib:
-        name, equals, path = library.partition("=")
-        if not name or not equals or not os.path.isfile(user_path(path)):
-            parser.error(f"--lib is '{library}', must be NAME=PATH of a library")
-        allocators[name] = user_path(path)
-        is_required.add(name)
-    if arguments.check and "hakmem" not in allocators:
-        parser.error("--check needs hakmem among the --allocators")
-    return allocators, is_required
-
-
 def main():
     parser, arguments = parse_arguments()
-    allocators, is_required = chosen_allocators(parser, arguments)
+    wanted, required = allocators.chosen(parser, arguments)
+    if arguments.check and "hakmem" not in wanted:
+        parser.error("--check needs hakmem among the --allocators")
     pyplot = load_pyplot() if arguments.html else None
-    program = arguments.program or find_program()
+    program = arguments.program or allocators.find_program("footprint_scenario")
 
-    allocators = usable(program, allocators, is_required, arguments)
+    found = usable(program, wanted, required, arguments)
     scenarios = [SCENARIOS[key] for key in arguments.scenarios.split(",")]
-    results, is_complete = measure(program, scenarios, allocators, arguments)
+    results, is_complete = measure(program, scenarios, found, arguments)
     summary = summarise(results)
     if arguments.json:
         print(json.dumps(summary, indent=2))
     elif arguments.csv:
         print_csv(summary)
     else:
-        print_tables(summary, list(allocators))
+        print_tables(summary, list(found))
     if arguments.html:
-        page = html_page(pyplot, summary, list(allocators), results)
-        pathlib.Path(user_path(arguments.html)).write_text(page, encoding="utf-8")
+        page = html_page(pyplot, summary, list(found), results)
+        pathlib.Path(allocators.user_path(arguments.html)).write_text(page, encoding="utf-8")
     if not is_complete:
-        return EXIT_NOT_MEASURED
+        return allocators.EXIT_NOT_MEASURED
     too_much = exceeded(summary) if arguments.check else []
     for line in too_much:
         print(f"footprint: {line}", file=sys.stderr)

@@ -8,7 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "bench/measure.h"
+#include "bench/slot.h"
 
 namespace hak_bench {
 

@@ -17,36 +17,29 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import typing
 
-# Title, pairs of the shorter and of the longer run, and what hakmem may execute at most (--check).
+import allocators
+
+
+class Pattern(typing.NamedTuple):
+    title: str
+    n_short: int  # pairs of the shorter and of the longer run
+    n_long: int
+    limit: int    # what hakmem may execute at most (--check): what holds today, down to the aim
+    aim: int
+
+
 PATTERNS = (
-    ("pair of 64 B", 20000, 120000, 45),
-    ("pair, 25 sizes to 1,000 B in turn", 20000, 120000, 60),
-    ("100 mallocs of 22 sizes to 512 B, then 100 frees", 20000, 120000, 55),
-    ("random replacement in 4,096 slots, 8 to 1,008 B", 100000, 300000, 62),
-    ("the same in 256 slots, 1,100 to 31,100 B", 20000, 120000, 80),
-    ("the same in 64 slots, 33,000 to 933,000 B", 20000, 120000, 120),
+    Pattern("pair of 64 B", 20000, 120000, 45, 45),
+    Pattern("pair, 25 sizes to 1,000 B in turn", 20000, 120000, 60, 60),
+    Pattern("100 mallocs of 22 sizes to 512 B, then 100 frees", 20000, 120000, 55, 55),
+    Pattern("random replacement in 4,096 slots, 8 to 1,008 B", 100000, 300000, 63, 62),
+    Pattern("the same in 256 slots, 1,100 to 31,100 B", 20000, 120000, 83, 80),
+    Pattern("the same in 64 slots, 33,000 to 933,000 B", 20000, 120000, 144, 120),
 )
-PEERS = ("glibc", "jemalloc", "mimalloc", "tcmalloc")
 EXIT_REGRESSION = 1
-EXIT_BAD_ARGUMENT = 2
-EXIT_NOT_MEASURED = 3
 TIMEOUT_SECONDS = 600
-
-
-class NotMeasured(Exception):
-    """An allocator is missing, or is not the one that was asked for."""
-
-
-def find_patterns():
-    """The program built with this script: beside it in Bazel's output tree and in a runfiles tree."""
-    script = pathlib.Path(os.path.abspath(sys.argv[0]))
-    candidates = (script.with_name("patterns"), pathlib.Path(f"{script}.runfiles/hakmem/bench/patterns"))
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
-    places = " or ".join(str(candidate) for candidate in candidates)
-    sys.exit(f"instructions: {places} not found; use `bazel run -c opt //bench:instructions` or --patterns PATH")
 
 
 def count(program, allocator, pattern, n_pairs):
@@ -60,64 +53,62 @@ def count(program, allocator, pattern, n_pairs):
                              check=False)
     if run.returncode != 0 or not run.stdout.startswith("Allocator: "):
         own_lines = [line for line in run.stderr.splitlines() if not line.startswith("==")]
-        raise NotMeasured(" ".join(own_lines) or f"{allocator}: exit status {run.returncode}")
+        raise allocators.NotMeasured(" ".join(own_lines) or f"{allocator}: exit status {run.returncode}")
     # One line only: the program executes itself again to get at its allocator, and the first image ends uncounted.
     totals = re.findall(r"Collected : (\d+)", run.stderr)
     if len(totals) != 1:
-        raise NotMeasured(f"{allocator}: {len(totals)} counts from callgrind instead of one")
+        raise allocators.NotMeasured(f"{allocator}: {len(totals)} counts from callgrind instead of one")
     return int(totals[0])
 
 
-def instructions_per_pair(program, allocator, pattern):
-    _, n_short, n_long, _ = PATTERNS[pattern - 1]
-    short = count(program, allocator, pattern, n_short)
-    return (count(program, allocator, pattern, n_long) - short) / (n_long - n_short)
+def instructions_per_pair(program, allocator, i):
+    pattern = PATTERNS[i]
+    short, long = (count(program, allocator, i + 1, n_pairs) for n_pairs in (pattern.n_short, pattern.n_long))
+    return (long - short) / (pattern.n_long - pattern.n_short)
 
 
-def measure(program, allocators, jobs, is_required):
+def measure(program, to_measure, jobs, required):
     """{name: [figure per pattern]} of the allocators that could be measured."""
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        futures = {name: [pool.submit(instructions_per_pair, program, allocator, pattern)
-                          for pattern in range(1, len(PATTERNS) + 1)]
-                   for name, allocator in allocators.items()}
+        futures = {name: [pool.submit(instructions_per_pair, program, allocator, i) for i in range(len(PATTERNS))]
+                   for name, allocator in to_measure.items()}
         figures = {}
         for name, of_patterns in futures.items():
             try:
                 figures[name] = [future.result() for future in of_patterns]
-            except NotMeasured as error:
+            except allocators.NotMeasured as error:
                 print(f"instructions: {name} was not measured: {error}", file=sys.stderr)
-                if name in is_required:
+                if name in required:
                     pool.shutdown(cancel_futures=True)
-                    sys.exit(EXIT_NOT_MEASURED)
+                    sys.exit(allocators.EXIT_NOT_MEASURED)
     return figures
 
 
 def print_table(figures):
     names = list(figures)
     print("Instructions per malloc+free, the caller's loop and calls included:\n")
-    print(f"| pattern | {' | '.join(names)} | hakmem at most |")
-    print("|---|" + "---|" * (len(names) + 1))
-    for i, (title, _, _, limit) in enumerate(PATTERNS):
-        print(f"| {title} | {' | '.join(f'{figures[name][i]:,.1f}' for name in names)} | {limit} |")
+    print(f"| pattern | {' | '.join(names)} | hakmem at most | aim |")
+    print("|---|" + "---|" * (len(names) + 2))
+    for i, pattern in enumerate(PATTERNS):
+        counts = " | ".join(f"{figures[name][i]:,.1f}" for name in names)
+        print(f"| {pattern.title} | {counts} | {pattern.limit} | {pattern.aim} |")
 
 
 def print_json(figures):
-    rows = [{"pattern": title, "hakmem_at_most": limit,
+    rows = [{"pattern": pattern.title, "hakmem_at_most": pattern.limit, "aim": pattern.aim,
              "instructions": {name: round(figures[name][i], 3) for name in figures}}
-            for i, (title, _, _, limit) in enumerate(PATTERNS)]
+            for i, pattern in enumerate(PATTERNS)]
     print(json.dumps(rows, indent=2))
 
 
 def exceeded(of_hakmem):
-    return [f"{title}: {figure:.1f} instructions, {limit} allowed"
-            for (title, _, _, limit), figure in zip(PATTERNS, of_hakmem) if figure > limit]
+    return [f"{pattern.title}: {figure:.1f} instructions, {pattern.limit} allowed"
+            for pattern, figure in zip(PATTERNS, of_hakmem) if figure > pattern.limit]
 
 
 def parse_arguments():
     parser = argparse.ArgumentParser(prog="instructions", description=__doc__.splitlines()[0])
-    parser.add_argument("--allocators", metavar="A,B", help="default: hakmem and the installed ones of " +
-                        ", ".join(PEERS))
-    parser.add_argument("--lib", metavar="NAME=PATH", action="append", default=[], help="another library to measure")
+    allocators.add_options(parser, ("hakmem",) + allocators.PEERS)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--check", action="store_true",
                         help=f"exit with status {EXIT_REGRESSION} where hakmem executes more than it may")
@@ -131,24 +122,15 @@ def parse_arguments():
 
 def main():
     parser, arguments = parse_arguments()
-    names = arguments.allocators.split(",") if arguments.allocators else ("hakmem",) + PEERS
-    allocators = {name: name for name in names}
-    is_required = set(names) if arguments.allocators else {"hakmem"}
-    for library in arguments.lib:
-        name, equals, path = library.partition("=")
-        # `bazel run` starts programs in a folder of its own and leaves the user's here.
-        path = os.path.join(os.environ.get("BUILD_WORKING_DIRECTORY", ""), path)
-        if not name or not equals or not os.path.isfile(path):
-            parser.error(f"--lib is '{library}', must be NAME=PATH of a library")
-        allocators[name] = os.path.abspath(path)
-        is_required.add(name)
-    if arguments.check and "hakmem" not in allocators:
+    to_measure, required = allocators.chosen(parser, arguments)
+    if arguments.check and "hakmem" not in to_measure:
         parser.error("--check needs hakmem among the --allocators")
     if shutil.which("valgrind") is None:
         print("instructions: valgrind is not installed; Debian's package is valgrind", file=sys.stderr)
-        return EXIT_NOT_MEASURED
+        return allocators.EXIT_NOT_MEASURED
 
-    figures = measure(arguments.patterns or find_patterns(), allocators, arguments.jobs, is_required)
+    figures = measure(arguments.patterns or allocators.find_program("patterns"), to_measure,
+                      arguments.jobs, required)
     if arguments.json:
         print_json(figures)
     else:

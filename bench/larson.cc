@@ -15,6 +15,7 @@
 #include "bench/allocator.h"
 #include "bench/arguments.h"
 #include "bench/measure.h"
+#include "bench/slot.h"
 
 namespace hak_bench {
 namespace {
@@ -46,19 +47,13 @@ struct alignas(128) Chain {
   std::atomic<bool> is_over{false};
 };
 
-void Fill(Slot *slot, size_t size) {
-  void *block = Malloc(size);
-  if (block == nullptr) OutOfMemory(size);
-  slot->Fill(block, size);
-}
-
 template <bool kCheck>
 inline void Replace(Chain *chain, const Load &load) {
   Draw draw(&chain->random, load.n_blocks, load.smallest, load.n_sizes);
   Slot *slot = &chain->slots[draw.slot];
   if (kCheck && !slot->IsIntact()) Corrupted(*slot);
   Free(slot->block);
-  Fill(slot, draw.size);
+  slot->Allocate(draw.size);
 }
 
 template <bool kCheck>
@@ -108,7 +103,7 @@ void WaitForEnd(Chain *chain) {
 // then four replacements for each.
 void WarmUp(Chain *chain) {
   const Load &load = *chain->load;
-  for (Slot &slot : chain->slots) Fill(&slot, load.smallest + Below(chain->random.Next() >> 32, load.n_sizes));
+  for (Slot &slot : chain->slots) slot.Allocate(load.smallest + Below(chain->random.Next() >> 32, load.n_sizes));
   for (uint32_t i = load.n_blocks; i > 1; --i) {
     Slot *a = &chain->slots[i - 1];
     Slot *b = &chain->slots[Below(chain->random.Next() >> 32, i)];
@@ -127,7 +122,8 @@ int Main(int argc, char **argv) {
                        {"blocks", "blocks per thread", 1024, 1, 100e6},
                        {"rounds", "replacements per thread before it ends, in multiples of blocks", 1, 1, 1e9},
                        {"seed", "seed of the random numbers", 12345, 0, 4294967295},
-                       {"threads", "threads at a time", 4, 1, 4096}});
+                       {"threads", "threads at a time", 4, 1, 4096}},
+                      /*has_check=*/true);
   arguments.Parse(argc, argv);
   arguments.RequireAtLeast(kLargest, arguments[kSmallest].value);
 
@@ -145,14 +141,12 @@ int Main(int argc, char **argv) {
     WarmUp(chains.back());
   }
 
-  const double start = NowSeconds();
-  const double user_start = UserSeconds();
+  Measurement measurement;
   for (Chain *chain : chains) StartThread(chain);
   SleepSeconds(arguments[kSeconds].value);
   stop.store(true, std::memory_order_relaxed);
   for (Chain *chain : chains) WaitForEnd(chain);
-  const double duration = NowSeconds() - start;
-  const double user = UserSeconds() - user_start;
+  measurement.Stop();
 
   uint64_t n_replacements = 0;
   uint64_t n_threads = 0;
@@ -167,11 +161,8 @@ int Main(int argc, char **argv) {
     delete chain;
   }
 
-  printf("Allocator: %s\n", allocator.c_str());
-  printf("Throughput = %.0f operations per second\n", static_cast<double>(n_replacements) / duration);
-  printf("Operations: %llu in %.3f s, %.2f s user; threads: %llu\n", static_cast<unsigned long long>(n_replacements),
-         duration, user, static_cast<unsigned long long>(n_threads));
-  printf("Peak RSS: %zu KiB\n", PeakRssKib());
+  measurement.Print(allocator, n_replacements);
+  printf("Threads: %llu\n", static_cast<unsigned long long>(n_threads));
   return 0;
 }
 

@@ -2,22 +2,39 @@
 
 #include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
+#include <string.h>
 #include <sys/resource.h>
 #include <time.h>
 
 namespace hak_bench {
+namespace {
+
+// CPU time of all threads of this process in user mode, dead ones included.
+double UserSeconds() {
+  struct rusage usage;
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<double>(usage.ru_utime.tv_sec) + static_cast<double>(usage.ru_utime.tv_usec) * 1e-6;
+}
+
+// The figure of /proc/self/status called `name`, in KiB.
+size_t StatusKib(const char *name) {
+  FILE *status = fopen("/proc/self/status", "r");
+  if (status == nullptr) return 0;
+  size_t kib = 0;
+  char line[256];
+  while (fgets(line, sizeof(line), status) != nullptr) {
+    if (strncmp(line, name, strlen(name)) == 0 && sscanf(line + strlen(name), ": %zu kB", &kib) == 1) break;
+  }
+  fclose(status);
+  return kib;
+}
+
+}  // namespace
 
 double NowSeconds() {
   struct timespec now;
   clock_gettime(CLOCK_MONOTONIC, &now);
   return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * 1e-9;
-}
-
-double UserSeconds() {
-  struct rusage usage;
-  getrusage(RUSAGE_SELF, &usage);
-  return static_cast<double>(usage.ru_utime.tv_sec) + static_cast<double>(usage.ru_utime.tv_usec) * 1e-6;
 }
 
 void SleepSeconds(double seconds) {
@@ -28,33 +45,27 @@ void SleepSeconds(double seconds) {
   }
 }
 
-size_t PeakRssKib() {
-  FILE *status = fopen("/proc/self/status", "r");
-  if (status == nullptr) return 0;
-  size_t peak_kib = 0;
-  char line[256];
-  while (fgets(line, sizeof(line), status) != nullptr) {
-    if (sscanf(line, "VmHWM: %zu kB", &peak_kib) == 1) break;
-  }
-  fclose(status);
-  return peak_kib;
-}
+size_t PeakRssKib() { return StatusKib("VmHWM"); }
+size_t RssKib() { return StatusKib("VmRSS"); }
 
 Random::Random(uint64_t seed) : state_(seed * 0x9e3779b97f4a7c15u + 0x1234567890abcdefu) {
   if (state_ == 0) state_ = 1;  // the one state xorshift never leaves
   for (int i = 0; i < 16; ++i) Next();
 }
 
-void OutOfMemory(size_t size) {
-  fprintf(stderr, "%s: malloc(%zu) returned NULL\n", program_invocation_short_name, size);
-  exit(1);
+Measurement::Measurement() : wall_seconds_(NowSeconds()), user_seconds_(UserSeconds()) {}
+
+void Measurement::Stop() {
+  wall_seconds_ = NowSeconds() - wall_seconds_;
+  user_seconds_ = UserSeconds() - user_seconds_;
 }
 
-void Corrupted(const Slot &slot) {
-  fprintf(stderr, "%s: the block of %zu B at %p was overwritten: its ends are 0x%02x and 0x%02x, not 0x%02x\n",
-          program_invocation_short_name, slot.size, static_cast<void *>(slot.block), slot.block[0],
-          slot.block[slot.size - 1], slot.Mark());
-  exit(1);
+void Measurement::Print(const std::string &allocator, uint64_t n_operations) const {
+  printf("Allocator: %s\n", allocator.c_str());
+  printf("Throughput = %.0f operations per second\n", static_cast<double>(n_operations) / wall_seconds_);
+  printf("Operations: %llu in %.3f s, %.3f s user\n", static_cast<unsigned long long>(n_operations), wall_seconds_,
+         user_seconds_);
+  printf("Peak RSS: %zu KiB\n", PeakRssKib());
 }
 
 }  // namespace hak_bench

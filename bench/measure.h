@@ -1,9 +1,13 @@
-// Clocks, memory figures and random numbers for benches.
+// Clocks, threads, memory figures and random numbers for benches.
 #ifndef HAKMEM_BENCH_MEASURE_H_
 #define HAKMEM_BENCH_MEASURE_H_
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <string>
+#include <thread>
+#include <vector>
 
 namespace hak_bench {
 
@@ -13,15 +17,15 @@ inline void Escape(void *block) { asm volatile("" : : "r"(block) : "memory"); }
 // Seconds on a clock that only advances, from an arbitrary start.
 double NowSeconds();
 
-// CPU time of all threads of this process in user mode, dead ones included, in seconds.
-double UserSeconds();
-
 // Sleeps that long, signals or not.
 void SleepSeconds(double seconds);
 
 // The largest resident set this program has had since it was executed, in KiB. Not getrusage's figure, which keeps the
 // peak of whatever ran in the process before the exec.
 size_t PeakRssKib();
+
+// The resident set now, in KiB.
+size_t RssKib();
 
 // xorshift64* of Marsaglia and Vigna: three shifts and a multiplication, so that little but the allocator is measured.
 class Random {
@@ -53,30 +57,38 @@ struct Draw {
   size_t size;
 };
 
-// A block whose first and last byte carry a mark of the slot that holds it, so that each block is touched and a block
-// that was handed out twice, or overwritten, can be recognised.
-struct Slot {
-  void Fill(void *new_block, size_t new_size) {
-    block = static_cast<unsigned char *>(new_block);
-    size = new_size;
-    block[0] = Mark();
-    block[size - 1] = Mark();
-    Escape(block);
-  }
-  bool IsIntact() const { return block[0] == Mark() && block[size - 1] == Mark(); }
-  unsigned char Mark() const {
-    return static_cast<unsigned char>((reinterpret_cast<uintptr_t>(this) * 0x9e3779b97f4a7c15u) >> 56);
-  }
+// A size from `smallest` to `largest`, 1 to 2^31: each doubling is as likely as any other, as in programs, whose blocks
+// are mostly small.
+inline size_t SizeOfAnyMagnitude(Random *random, size_t smallest, size_t largest) {
+  const uint64_t bits = random->Next();
+  const auto n_doublings = static_cast<uint32_t>(64 - __builtin_clzl((largest - 1) / smallest | 1));
+  const size_t low = smallest << Below(static_cast<uint32_t>(bits >> 32), n_doublings);
+  const size_t high = std::min(2 * low - 1, largest);
+  return low + Below(static_cast<uint32_t>(bits), static_cast<uint32_t>(high - low + 1));
+}
 
-  unsigned char *block = nullptr;
-  size_t size = 0;
+// The clocks around what is measured, and the lines that every bench prints. The clocks start when it is made.
+class Measurement {
+ public:
+  Measurement();
+  void Stop();
+
+  // After Stop(): the allocator's proof, operations per second, the times, and the peak RSS.
+  void Print(const std::string &allocator, uint64_t n_operations) const;
+
+ private:
+  double wall_seconds_;  // when they started; after Stop() what has passed
+  double user_seconds_;
 };
 
-// Ends the process with status 1 and one line that names the request: a bench without memory has nothing to report.
-[[noreturn]] void OutOfMemory(size_t size);
-
-// Likewise for a slot whose marks have changed.
-[[noreturn]] void Corrupted(const Slot &slot);
+// Runs `work(index)` in `n_threads` threads, or in this one if that is 1, and waits for them.
+template <typename Work>
+void RunInThreads(uint64_t n_threads, const Work &work) {
+  if (n_threads == 1) return work(uint64_t{0});
+  std::vector<std::thread> threads;
+  for (uint64_t i = 0; i < n_threads; ++i) threads.emplace_back(work, i);
+  for (std::thread &thread : threads) thread.join();
+}
 
 }  // namespace hak_bench
 

@@ -1,43 +1,46 @@
-// Random replacement by one thread: each cycle frees the block of a random slot and fills the slot with one of random
-// size. It is the plainest mix of sizes and lifetimes, without threads.
-#include <stdio.h>
-
+// Random replacement: each cycle frees the block of a random slot and fills the slot with one of random size. It is the
+// plainest mix of sizes and lifetimes; each thread works on slots of its own.
 #include <vector>
 
 #include "bench/allocator.h"
 #include "bench/arguments.h"
 #include "bench/measure.h"
+#include "bench/slot.h"
 
 namespace hak_bench {
 namespace {
 
-enum { kCycles, kSlots, kSmallest, kLargest, kSeed };
+enum { kCycles, kSlots, kSmallest, kLargest, kSeed, kThreads, kTouch };
 
-void Fill(Slot *slot, size_t size) {
-  void *block = Malloc(size);
-  if (block == nullptr) OutOfMemory(size);
-  slot->Fill(block, size);
-}
+struct Load {
+  uint64_t n_cycles;
+  uint32_t n_slots;
+  size_t smallest;
+  uint32_t n_sizes;
+};
 
-template <bool kCheck>
-void Replace(uint64_t n_cycles, std::vector<Slot> *slots, Random *random, size_t smallest, uint32_t n_sizes) {
-  const auto n_slots = static_cast<uint32_t>(slots->size());
-  for (uint64_t i = 0; i < n_cycles; ++i) {
-    Draw draw(random, n_slots, smallest, n_sizes);
+template <bool kCheck, bool kTouchPages>
+void Replace(const Load &load, std::vector<Slot> *slots, Random *random) {
+  for (uint64_t i = 0; i < load.n_cycles; ++i) {
+    Draw draw(random, load.n_slots, load.smallest, load.n_sizes);
     Slot *slot = &(*slots)[draw.slot];
     if (kCheck && !slot->IsIntact()) Corrupted(*slot);
     Free(slot->block);
-    Fill(slot, draw.size);
+    slot->Allocate(draw.size);
+    if (kTouchPages) TouchPages(slot->block, 1, draw.size - 1);
   }
 }
 
 int Main(int argc, char **argv) {
-  Arguments arguments("Replaces blocks of random size in random slots, in one thread.",
-                      {{"cycles", "replacements, each one free and one malloc", 20e6, 1, 1e15},
-                       {"slots", "blocks alive at a time", 4096, 1, 100e6},
+  Arguments arguments("Replaces blocks of random size in random slots.",
+                      {{"cycles", "replacements of each thread, each one free and one malloc", 20e6, 1, 1e15},
+                       {"slots", "blocks of each thread alive at a time", 4096, 1, 100e6},
                        {"smallest", "smallest block in bytes", 8, 1, 1 << 30},
                        {"largest", "largest block in bytes", 1024, 1, 1 << 30},
-                       {"seed", "seed of the random numbers", 12345, 0, 4294967295}});
+                       {"seed", "seed of the random numbers", 12345, 0, 4294967295},
+                       {"threads", "threads at a time", 1, 1, 4096},
+                       Choice("touch", "what is written of each block", {"ends", "pages"})},
+                      /*has_check=*/true);
   arguments.Parse(argc, argv);
   arguments.RequireAtLeast(kLargest, arguments[kSmallest].value);
 
@@ -46,30 +49,25 @@ int Main(int argc, char **argv) {
   const std::string allocator =
       UseAllocator(arguments.allocator(), argv, {smallest, (smallest + largest) / 2, largest});
 
-  const uint64_t n_cycles = arguments[kCycles].Count();
-  const auto n_sizes = static_cast<uint32_t>(largest - smallest + 1);
-  std::vector<Slot> slots(arguments[kSlots].Count());
-  Random random(arguments[kSeed].Count());
-  for (Slot &slot : slots) Fill(&slot, smallest + Below(random.Next() >> 32, n_sizes));
-
-  const double start = NowSeconds();
-  const double user_start = UserSeconds();
-  if (arguments.check()) {
-    Replace<true>(n_cycles, &slots, &random, smallest, n_sizes);
-  } else {
-    Replace<false>(n_cycles, &slots, &random, smallest, n_sizes);
-  }
-  const double duration = NowSeconds() - start;
-  const double user = UserSeconds() - user_start;
-  for (Slot &slot : slots) {
-    if (!slot.IsIntact()) Corrupted(slot);
-    Free(slot.block);
-  }
-
-  printf("Allocator: %s\n", allocator.c_str());
-  printf("Throughput = %.0f operations per second\n", static_cast<double>(n_cycles) / duration);
-  printf("Operations: %llu in %.3f s, %.3f s user\n", static_cast<unsigned long long>(n_cycles), duration, user);
-  printf("Peak RSS: %zu KiB\n", PeakRssKib());
+  const uint64_t n_threads = arguments[kThreads].Count();
+  const Load load = {arguments[kCycles].Count(), static_cast<uint32_t>(arguments[kSlots].Count()), smallest,
+                     static_cast<uint32_t>(largest - smallest + 1)};
+  const bool touch_pages = arguments[kTouch].Count() == 1;
+  const auto replace = arguments.check() ? (touch_pages ? Replace<true, true> : Replace<true, false>)
+                                         : (touch_pages ? Replace<false, true> : Replace<false, false>);
+  Measurement measurement;
+  RunInThreads(n_threads, [&](uint64_t thread) {
+    Random random(arguments[kSeed].Count() + thread * 0x100000000u);
+    std::vector<Slot> slots(load.n_slots);
+    for (Slot &slot : slots) slot.Allocate(smallest + Below(random.Next() >> 32, load.n_sizes));
+    replace(load, &slots, &random);
+    for (Slot &slot : slots) {
+      if (!slot.IsIntact()) Corrupted(slot);
+      Free(slot.block);
+    }
+  });
+  measurement.Stop();
+  measurement.Print(allocator, load.n_cycles * n_threads);
   return 0;
 }
 

@@ -14,22 +14,20 @@
 #define HAKMEM_BENCH_TIER_BENCHMARK_H_
 
 #include <benchmark/benchmark.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include <algorithm>
-#include <array>
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <string>
 #include <vector>
 
+#include "bench/batch_ring.h"
+
 namespace hak_bench {
 
 // Blocks in a batch: 100, but no more than 32 MiB of them, since a tier may back all of a large block at once.
-constexpr size_t kMaxBatchBlocks = 100;
 inline size_t BatchBlocks(size_t size) {
   constexpr size_t kMaxBatchBytes = size_t{32} << 20;
   return std::clamp(kMaxBatchBytes / size, size_t{1}, kMaxBatchBlocks);
@@ -71,32 +69,6 @@ void Batch(benchmark::State &state) {
   }
   state.SetItemsProcessed(state.iterations() * static_cast<int64_t>(blocks.size()));
 }
-
-// A ring of batches from one thread to one other. Single producer, single consumer.
-class BatchRing {
- public:
-  // The next batch to fill; waits for a free place.
-  void **BeginPut() {
-    const size_t put = n_put_.load(std::memory_order_relaxed);
-    while (put - n_taken_.load(std::memory_order_acquire) == kPlaces) sched_yield();  // pairs with EndTake
-    return places_[put % kPlaces].data();
-  }
-  void EndPut() { n_put_.store(n_put_.load(std::memory_order_relaxed) + 1, std::memory_order_release); }
-
-  // The next batch to empty; waits for one.
-  void **BeginTake() {
-    const size_t taken = n_taken_.load(std::memory_order_relaxed);
-    while (n_put_.load(std::memory_order_acquire) == taken) sched_yield();  // pairs with EndPut
-    return places_[taken % kPlaces].data();
-  }
-  void EndTake() { n_taken_.store(n_taken_.load(std::memory_order_relaxed) + 1, std::memory_order_release); }
-
- private:
-  static constexpr size_t kPlaces = 8;
-  alignas(128) std::atomic<size_t> n_put_{0};
-  alignas(128) std::atomic<size_t> n_taken_{0};
-  alignas(128) std::array<std::array<void *, kMaxBatchBlocks>, kPlaces> places_{};
-};
 
 // Thread 0 allocates batches, thread 1 frees them: every free is remote. Both run the same number of iterations, so
 // that none is left waiting.

@@ -1,0 +1,245 @@
+#!/usr/bin/python3
+"""Runs the benches of this folder and real programs over all allocators that are installed, and compares.
+
+The allocators take turns within each repetition (A B C A B C), so that a machine whose speed drifts is as fast for one
+as for the other. Tables show medians of CPU time (user and system time of the whole process, what other programs do
+meanwhile left out), of the time that passes, and of the peak RSS, with the ratio to the best peer. Each measured
+process proves whose memory it got; a row of one that cannot is an error.
+"""
+# The shebang names Debian's Python: the one that its python3-matplotlib is for.
+
+import argparse
+import csv
+import json
+import os
+import pathlib
+import platform
+import re
+import statistics
+import sys
+import tempfile
+import time
+
+import allocators
+import programs
+import report
+import runner
+import suite
+
+DEFAULT_ALLOCATORS = ("hakmem", *allocators.PEERS, "limit")
+QUICK_SCALE = 0.2
+QUICK_REPETITIONS = 3
+EXIT_ERRORS = 1
+
+
+def choose_rows(pattern, scale, inputs):
+    rows = [runner.Bench(bench, scale) for bench in suite.BENCHES if pattern.search(bench.title)]
+    for program in programs.PROGRAMS:
+        if not pattern.search(program.title):
+            continue
+        if programs.find(program.command[0]) is None:
+            print(f"compare: {program.title} is left out: Debian's package {program.package} is not installed",
+                  file=sys.stderr)
+        else:
+            rows.append(runner.Program(program, scale, inputs))
+    return rows
+
+
+class Progress:
+    """One line on stderr: rewritten in place on a terminal, a line per row elsewhere."""
+
+    def __init__(self, n_runs):
+        self._n_runs, self._n_done, self._start, self._title = n_runs, 0, time.monotonic(), None
+        self._is_terminal = sys.stderr.isatty()
+
+    def next(self, title, repetition, name):
+        self._n_done += 1
+        line = f"{self._n_done}/{self._n_runs}, {time.monotonic() - self._start:.0f} s: {title}"
+        if self._is_terminal:
+            print(f"\r\033[K{line}, repetition {repetition}, {name}", end="", file=sys.stderr, flush=True)
+        elif title != self._title:
+            print(line, file=sys.stderr, flush=True)
+        self._title = title
+
+    def end(self):
+        if self._is_terminal:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+def measure_all(rows, measured, repetitions):
+    """{title: {allocator: [figures of each repetition] or what went wrong}}."""
+    results = {row.title: {allocator.name: [] for allocator in measured} for row in rows}
+    progress = Progress(len(rows) * len(measured) * repetitions)
+    with tempfile.TemporaryDirectory(prefix="hakmem-compare-") as folder:
+        for row in rows:
+            result = results[row.title]
+            for repetition in range(1, repetitions + 1):
+                for allocator in measured:
+                    progress.next(row.title, repetition, allocator.name)
+                    if isinstance(result[allocator.name], str):
+                        continue
+                    try:
+                        result[allocator.name].append(row.measure(allocator, pathlib.Path(folder)))
+                    except runner.Failed as error:
+                        result[allocator.name] = str(error)
+    progress.end()
+    return results
+
+
+def table(title, units, rows, names, results, figure):
+    """The report.Table of one figure of every run."""
+    table_rows = []
+    for row in rows:
+        of_row = results[row.title]
+        samples = {name: [figure(sample) for sample in of_row[name]] for name in names
+                   if not isinstance(of_row[name], str)}
+        errors = {name: error for name, error in of_row.items() if isinstance(error, str)}
+        table_rows.append(report.Row(row.title, samples, errors))
+    return report.Table(title, units, names, table_rows)
+
+
+def make_tables(rows, names, results):
+    return [
+        table("CPU time (user and system) per operation, or of a program's run", report.TIME_UNITS,
+              rows, names, results, lambda sample: sample["cpu_seconds"] / sample["operations"]),
+        table("Wall time per operation, or of a program's run", report.TIME_UNITS,
+              rows, names, results, lambda sample: sample["wall_seconds"] / sample["operations"]),
+        table("Peak RSS", report.MEMORY_UNITS,
+              rows, names, results, lambda sample: sample["peak_rss_kib"]),
+    ]
+
+
+def make_figures(rows, names, results, tables):
+    import plots  # pylint: disable=import-outside-toplevel  # needs a package that the rest does without
+
+    figures = []
+    for group in dict.fromkeys(row.group for row in rows):
+        titles = {row.title for row in rows if row.group == group}
+        part = tables[0]._replace(rows=[row for row in tables[0].rows if row.title in titles])
+        if any(row.samples.get(report.SUBJECT) for row in part.rows):
+            figures.append((f"CPU time: {group}", plots.bars(part)))
+    if any(row.samples.get(report.SUBJECT) for row in tables[2].rows):
+        figures.append(("Peak RSS", plots.bars(tables[2])))
+
+    scaling = {}
+    for row in rows:
+        if not row.family:
+            continue
+        for name in names:
+            samples = results[row.title][name]
+            if isinstance(samples, list):
+                rates = [sample["operations"] / sample["wall_seconds"] / 1e6 for sample in samples]
+                panel = scaling.setdefault(row.family, {})
+                panel.setdefault(name, []).append((row.threads, statistics.median(rates)))
+    if scaling:
+        figures.append(("Scaling", plots.lines(scaling, names, "threads", "million operations / s")))
+
+    ageing = {}
+    for row in rows:
+        for name in names:
+            samples = results[row.title][name]
+            if isinstance(samples, list) and samples[0]["series"]:
+                panel = ageing.setdefault(row.title, {})
+                panel[name] = [(second, rss / 1024) for second, _, rss in samples[0]["series"]]
+                panel["live"] = [(second, live / 1024) for second, live, _ in samples[0]["series"]]
+    if ageing:
+        figures.append(("RSS over time", plots.lines(ageing, names, "virtual seconds", "MiB")))
+    return figures
+
+
+def describe(measured, scale, repetitions):
+    machine = f"{os.cpu_count()} cores, {platform.system()} {platform.release()}, {platform.machine()}"
+    return [f"Machine: {machine}. Repetitions: {repetitions}. Scale: {scale}.",
+            *(f"Allocator: {allocator.proof}" for allocator in measured)]
+
+
+def write_json(path, notes, rows, results):
+    content = {"notes": notes,
+               "rows": [{"title": row.title, "group": row.group, "threads": row.threads, "results": results[row.title]}
+                        for row in rows]}
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def write_csv(path, rows, results):
+    fields = ("operations", "wall_seconds", "cpu_seconds", "peak_rss_kib")
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("bench", "group", "threads", "allocator", "repetition", *fields, "error"))
+        for row in rows:
+            for name, samples in results[row.title].items():
+                if isinstance(samples, str):
+                    writer.writerow((row.title, row.group, row.threads, name, "", *("" for _ in fields), samples))
+                    continue
+                for i, sample in enumerate(samples, 1):
+                    writer.writerow((row.title, row.group, row.threads, name, i, *(sample[f] for f in fields), ""))
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(prog="compare", description=__doc__.splitlines()[0])
+    allocators.add_options(parser, DEFAULT_ALLOCATORS)
+    parser.add_argument("--only", metavar="REGEX", type=re.compile, default=re.compile(""),
+                        help="rows whose title it matches somewhere")
+    parser.add_argument("--list", action="store_true", help="print the titles of the rows, and end")
+    parser.add_argument("--repetitions", type=int, metavar="N", help=f"default 5, with --quick {QUICK_REPETITIONS}")
+    parser.add_argument("--scale", type=float, metavar="F",
+                        help=f"multiplies every row's operations; default 1, with --quick {QUICK_SCALE}")
+    parser.add_argument("--quick", action="store_true", help="a fifth of the work, for a first look")
+    for kind in ("json", "csv", "html"):
+        parser.add_argument(f"--{kind}", metavar="FILE", type=lambda path: pathlib.Path(allocators.user_path(path)),
+                            help=f"write the results as {kind.upper()} too")
+    arguments = parser.parse_args()
+    if arguments.repetitions is None:
+        arguments.repetitions = QUICK_REPETITIONS if arguments.quick else 5
+    if arguments.scale is None:
+        arguments.scale = QUICK_SCALE if arguments.quick else 1.0
+    if arguments.repetitions < 1:
+        parser.error(f"--repetitions is {arguments.repetitions}, must be at least 1")
+    if not 0 < arguments.scale <= 1000:
+        parser.error(f"--scale is {arguments.scale}, must be above 0 and at most 1000")
+    return parser, arguments
+
+
+def require_matplotlib(parser):
+    try:
+        import matplotlib  # pylint: disable=import-outside-toplevel,unused-import
+    except ImportError:
+        parser.error("--html needs matplotlib; Debian's package is python3-matplotlib")
+
+
+def main():
+    parser, arguments = parse_arguments()
+    if arguments.list:
+        print("\n".join(row.title for row in (*suite.BENCHES, *programs.PROGRAMS)))
+        return 0
+    if arguments.html:
+        require_matplotlib(parser)
+    wanted, required = allocators.chosen(parser, arguments)
+    measured = runner.find_allocators(wanted, required)
+    with tempfile.TemporaryDirectory(prefix="hakmem-compare-") as folder:
+        rows = choose_rows(arguments.only, arguments.scale, pathlib.Path(folder))
+        if not rows:
+            parser.error(f"--only {arguments.only.pattern} matches no row; --list prints them")
+        results = measure_all(rows, measured, arguments.repetitions)
+
+    names = [allocator.name for allocator in measured]
+    tables = make_tables(rows, names, results)
+    notes = describe(measured, arguments.scale, arguments.repetitions)
+    print("\n".join(notes), end="\n\n")
+    for one in tables:
+        print(report.to_text(one))
+    errors = report.errors_of(tables[0])
+    for error in errors:
+        print(f"compare: ERROR {error}", file=sys.stderr)
+    if arguments.json:
+        write_json(arguments.json, notes, rows, results)
+    if arguments.csv:
+        write_csv(arguments.csv, rows, results)
+    if arguments.html:
+        figures = make_figures(rows, names, results, tables)
+        arguments.html.write_text(report.page("hakmem beside other allocators", notes, tables, figures),
+                                  encoding="utf-8")
+    return EXIT_ERRORS if errors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# That compare runs each row and finds figures for it, refuses what it cannot do, and writes what it found in each form.
+#
+# usage: compare_test.sh COMPARE
+set -euo pipefail
+
+compare="$PWD/$1"
+source bench/expect.sh
+
+html=(--html "$folder/all.html")
+if ! /usr/bin/python3 -c 'import matplotlib' 2>/dev/null; then
+  expect 2 "" "Debian's package is python3-matplotlib" "$compare" "${html[@]}"
+  html=()
+fi
+
+# All rows but the vectors, which would need more memory than a test should; suite_test has them.
+"$compare" --list | grep -v '^vector ' >"$folder/titles"
+"$compare" --scale 0.0005 --repetitions 2 --allocators hakmem,limit --only '^(?!vector)' \
+  --lib "again=$(readlink -f "$(dirname "$compare")/liblimit.so")" \
+  --json "$folder/all.json" --csv "$folder/all.csv" "${html[@]}" >"$folder/output" 2>"$folder/errors" ||
+  fail "compare ends with status $?"
+grep -qE '^[0-9]+/[0-9]+, [0-9]+ s: [^ ].*$' "$folder/errors" || fail 'no progress'
+grep -q '^| bench .*| *hakmem | *limit | *again |' "$folder/output" || fail 'the table has no header'
+[[ "$(grep -c '^Allocator: ' "$folder/output")" == 3 ]] || fail 'three allocators are not named'
+
+n_rows=0
+while read -r title; do
+  if grep -qF "compare: $title is left out: Debian's package" "$folder/errors"; then continue; fi
+  n_rows=$((n_rows + 1))
+  # Once in each of the tables of CPU time, wall time and peak RSS, with figures of all allocators.
+  n_lines="$(grep -F "| $title [" "$folder/output" | grep -cE '( *[0-9.,]+ ±[0-9]+% \|){3}' || true)"
+  ((n_lines == 3)) || fail "$title has $n_lines lines of figures instead of 3"
+done <"$folder/titles"
+((n_rows > 50)) || fail "only $n_rows rows"
+(($(wc -l <"$folder/all.csv") == 1 + n_rows * 3 * 2)) || fail "all.csv has $(wc -l <"$folder/all.csv") lines"
+/usr/bin/python3 - "$folder/all.json" "$n_rows" <<'END' || fail 'all.json'
+import json, sys
+rows = json.load(open(sys.argv[1]))["rows"]
+assert len(rows) == int(sys.argv[2])
+for row in rows:
+    for samples in row["results"].values():
+        assert len(samples) == 2 and all(s["wall_seconds"] > 0 and s["peak_rss_kib"] > 1000 for s in samples), row
+END
+if ((${#html[@]} > 0)); then
+  # One page that needs nothing else: bars for each of 7 groups and for RSS, scaling, RSS over time.
+  (($(grep -c '<svg' "$folder/all.html") == 10)) || fail "all.html has $(grep -c '<svg' "$folder/all.html") plots"
+  grep -qE 'src=|<link|url\(http|@import' "$folder/all.html" && fail 'all.html needs other files'
+fi
+
+expect 2 '' 'matches no row' "$compare" --only nonesuch
+expect 2 '' '--scale is 0' "$compare" --scale 0
+expect 2 '' '--repetitions is 0' "$compare" --repetitions 0
+expect 2 '' 'must be NAME=PATH' "$compare" --lib nonesuch
+expect 3 '' 'nonesuch is not measured: .*unknown' "$compare" --allocators hakmem,nonesuch
+libm="$(ldd "$(dirname "$compare")/pairs" | sed -nE 's/.*=> (.*libm\.so\.6) .*/\1/p')"
+expect 3 '' 'libm is not measured: .*malloc comes from' "$compare" --allocators hakmem --lib "libm=$libm"
+
+end_test

@@ -1,0 +1,143 @@
+"""How //bench:compare runs one row on one allocator, and makes sure that it was that one."""
+
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+import typing
+
+import allocators
+
+TIMEOUT_SECONDS = 600
+
+
+class Allocator(typing.NamedTuple):
+    name: str
+    option: str   # what --allocator of a bench takes
+    library: str  # the file to preload; glibc's own too, since some programs are linked with another allocator
+    proof: str
+
+
+class Failed(Exception):
+    """A run that gave no figures: what went wrong."""
+
+
+def run(command, environment, folder, drive=None):
+    """Runs one process, with `drive()` meanwhile; returns its output, the seconds that passed, and its CPU seconds."""
+    with open(folder / "stdout", "w+", encoding="utf-8") as out, open(folder / "stderr", "w+", encoding="utf-8") as err:
+        start = time.monotonic()
+        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=environment) as process:
+            timer = threading.Timer(TIMEOUT_SECONDS, process.kill)
+            timer.start()
+            try:
+                if drive is not None:
+                    drive()
+                _, status, usage = os.wait4(process.pid, 0)
+                process.returncode = os.waitstatus_to_exitcode(status)
+            except (RuntimeError, subprocess.CalledProcessError) as error:
+                process.kill()
+                raise Failed(str(error)) from error
+            finally:
+                timer.cancel()
+        wall_seconds = time.monotonic() - start
+        out.seek(0)
+        err.seek(0)
+        if process.returncode != 0:
+            last_words = (err.read().strip() or out.read().strip()).splitlines()[-1:]
+            raise Failed(" ".join([f"status {process.returncode}", *last_words]))
+        return out.read(), wall_seconds, usage.ru_utime + usage.ru_stime
+
+
+def clean_environment():
+    """Nothing that the caller has set may reach one allocator and not another."""
+    return {name: value for name, value in os.environ.items() if name not in ("LD_PRELOAD", "HAK_BENCH_PRELOADED")}
+
+
+class Bench:
+    """A program of our own: it gets at its allocator by itself, proves it, and tells its figures."""
+
+    def __init__(self, bench, scale):
+        self.title, self.group, self.threads, self.family = bench.title, bench.group, bench.threads, bench.family
+        name, *arguments = bench.command_line(scale)
+        self._command = [str(allocators.find_program(name)), *arguments]
+
+    def measure(self, allocator, folder):
+        output, _, cpu_seconds = run([*self._command, "--allocator", allocator.option], clean_environment(), folder)
+        if not output.startswith(f"Allocator: {allocator.option} = ") or "(proved: " not in output.splitlines()[0]:
+            raise Failed("it did not prove its allocator")
+        n_operations = int(re.search(r"^Operations: (\d+) in", output, re.M).group(1))
+        rate = int(re.search(r"^Throughput = (\d+) operations per second$", output, re.M).group(1))
+        series = re.findall(r"^Sample: (\d+) s, (\d+) KiB live, (\d+) KiB resident$", output, re.M)
+        return {
+            "operations": n_operations,
+            "wall_seconds": n_operations / rate,  # by the bench's own clock, which leaves out the program's start
+            "cpu_seconds": cpu_seconds,
+            "peak_rss_kib": int(re.search(r"^Peak RSS: (\d+) KiB$", output, re.M).group(1)),
+            "series": [[int(number) for number in sample] for sample in series],
+        }
+
+
+class Program:
+    """A real program, with the allocator preloaded, and the witness that tells whose malloc every process of it got."""
+
+    threads, family, group = 1, "", "real programs"
+
+    def __init__(self, program, scale, inputs):
+        self.title, self._program, self._scale = program.title, program, scale
+        self._folder = inputs / re.sub(r"[^a-z0-9]+", "_", program.title.lower())
+        self._folder.mkdir()
+        program.write_input(self._folder, scale)
+        self._witness = allocators.find_program("libwitness.so")
+
+    def measure(self, allocator, folder):
+        statement = folder / "witness"
+        statement.write_text("")
+        environment = {**clean_environment(), **self._program.environment, "HAK_BENCH_WITNESS": str(statement),
+                       "LD_PRELOAD": f"{self._witness}:{allocator.library}"}
+        drive = self._program.drive
+        _, wall_seconds, cpu_seconds = run(
+            self._program.command_line(self._folder), environment, folder,
+            drive and (lambda: drive(self._folder, self._scale)))
+        return {
+            "operations": 1,
+            "wall_seconds": wall_seconds,
+            "cpu_seconds": cpu_seconds,
+            "peak_rss_kib": checked_peak(statement.read_text(), allocator),
+            "series": [],
+        }
+
+
+def checked_peak(statement, allocator):
+    """The largest peak RSS of all processes in a witness's statement; Failed if one of them had another malloc."""
+    peak_kib = 0
+    for line in statement.splitlines():
+        kind, _, rest = line.split(" ", 2)
+        if kind == "start" and not (os.path.exists(rest) and os.path.samefile(rest, allocator.library)):
+            raise Failed(f"malloc comes from {rest}")
+        if kind == "end":
+            glibc_bytes, process_peak_kib = (int(number) for number in rest.split())
+            if allocator.name != "glibc" and glibc_bytes > 0:
+                raise Failed(f"{glibc_bytes} B came from glibc")
+            peak_kib = max(peak_kib, process_peak_kib)
+    if peak_kib == 0:
+        raise Failed("no process told its malloc and its peak RSS")
+    return peak_kib
+
+
+def find_allocators(wanted, required):
+    """The Allocators that work here. One that is required and does not ends the script."""
+    found = []
+    for name, option in wanted.items():
+        probe = subprocess.run([allocators.find_program("pairs"), "lifo", "1", "--allocator", option],
+                               capture_output=True, text=True, env=clean_environment(), check=False)
+        proof = re.match(r"Allocator: (.* = (.*) \(proved: .*)", probe.stdout)
+        if proof:
+            found.append(Allocator(name, option, proof.group(2), proof.group(1)))
+            continue
+        reason = probe.stderr.strip() or f"it ended with status {probe.returncode}"
+        print(f"compare: {name} is not measured: {reason}", file=sys.stderr)
+        if name in required:
+            sys.exit(allocators.EXIT_NOT_MEASURED)
+    return found
