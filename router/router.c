@@ -155,7 +155,7 @@ static size_t usable_bytes(const void *p, uint32_t entry, const char *function) 
 // A thread that never allocates does without a heap for so many frees: libc frees a few blocks of its own in such
 // threads after the last moment at which a heap could be taken away.
 #define FREES_WITHOUT_HEAP 64
-static __thread unsigned n_frees_without_heap HAK_TLS_INITIAL_EXEC;
+static __thread unsigned n_frees_without_heap HAK_TLS_MODEL;
 
 static HAK_NOINLINE void free_as(void *p, const char *function) {
   if (p == NULL) return;
