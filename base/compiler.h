@@ -19,8 +19,18 @@
 #define HAK_EXPORT __attribute__((visibility("default")))
 #define HAK_HIDDEN __attribute__((visibility("hidden")))
 
-// Reached through the static TLS block: one load of an offset, no call. See DESIGN.md, "Thread-local state".
-#define HAK_TLS_INITIAL_EXEC __attribute__((tls_model("initial-exec")))
+// 1 in //preload:libhakmem-dlopen.so.
+#ifndef HAK_CONFIG_DLOPEN
+#define HAK_CONFIG_DLOPEN 0
+#endif
+
+// How thread-local state is reached: through the static TLS block, with one load of an offset and no call; or with the
+// call that a library needs which is opened when that block is already laid out. See DESIGN.md, "Thread-local state".
+#if HAK_CONFIG_DLOPEN
+#define HAK_TLS_MODEL __attribute__((tls_model("global-dynamic")))
+#else
+#define HAK_TLS_MODEL __attribute__((tls_model("initial-exec")))
+#endif
 
 #define HAK_PRINTF(text, first) __attribute__((format(printf, text, first)))
 

@@ -39,11 +39,13 @@ _CXX_COPTS = _MALLOC_COPTS + _WARNINGS + [
 ]
 
 # What only the allocator itself is built with. Names are hidden unless a declaration says otherwise, so that the
-# preload library exports its API alone. Thread-local state is initial-exec: one load, and never an allocation.
-_PRODUCT_COPTS = [
-    "-fvisibility=hidden",
-    "-ftls-model=initial-exec",
-]
+# preload library exports its API alone.
+_PRODUCT_COPTS = ["-fvisibility=hidden"]
+
+# Thread-local state is initial-exec: one load, and never an allocation. A library that is opened by a running program
+# cannot count on room for that.
+_DLOPEN_COPTS = ["-DHAK_CONFIG_DLOPEN=1"]
+_LOADED_AT_START_COPTS = ["-ftls-model=initial-exec"]
 
 # Bazel's toolchain keeps frame pointers and stack protectors even in optimised builds. They would cost a hot path of a
 # dozen instructions several more; sanitizers and debuggers, which want them, build without -c opt.
@@ -69,6 +71,9 @@ def _copts(name, srcs, product = False):
     copts = _CXX_COPTS if _is_cxx(name, srcs) else _C_COPTS
     if product:
         copts = copts + _PRODUCT_COPTS + select({
+            "//bazel:dlopen": _DLOPEN_COPTS,
+            "//conditions:default": _LOADED_AT_START_COPTS,
+        }) + select({
             "//bazel:optimised": _OPTIMISED_PRODUCT_COPTS,
             "//conditions:default": [],
         })

@@ -16,7 +16,7 @@ extern "C" {
 #endif
 
 // Whether the calling thread holds all locks, for a fork.
-extern __thread bool hak_lock_all_held HAK_TLS_INITIAL_EXEC HAK_HIDDEN;
+extern __thread bool hak_lock_all_held HAK_TLS_MODEL HAK_HIDDEN;
 
 static inline void hak_lock(pthread_mutex_t *lock) {
   if (HAK_LIKELY(!hak_lock_all_held)) pthread_mutex_lock(lock);

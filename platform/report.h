@@ -26,6 +26,10 @@ HAK_COLD HAK_NORETURN void hak_fatal_invariant(const char *expression, const cha
 
 // The reasons, one fixed text each (docs/misuse.md).
 #define HAK_MISUSE_FOREIGN "pointer was not allocated by hakmem"
+// The same where it lies outside of hakmem's memory, and so may be a block of another malloc. Names the usual cause.
+#define HAK_MISUSE_ELSEWHERE \
+  HAK_MISUSE_FOREIGN         \
+  "; if libc's malloc did, for a library opened with RTLD_DEEPBIND, set HAKMEM_FOREIGN_FREE=libc"
 #define HAK_MISUSE_DOUBLE_FREE "double free"
 #define HAK_MISUSE_UNALIGNED "pointer is not aligned to 16 bytes"
 #define HAK_MISUSE_NOT_START "pointer is not the start of a block"

@@ -1,6 +1,7 @@
 #include "router/config.h"
 
 #include <stddef.h>
+#include <string.h>
 
 #include "base/compiler.h"
 #include "heap/heap.h"
@@ -27,6 +28,14 @@ static unsigned read_number(const char *(*get)(const char *name), struct variabl
   return value;
 }
 
+static bool read_foreign_free(const char *(*get)(const char *name)) {
+  const char *text = get("HAKMEM_FOREIGN_FREE");
+  if (text == NULL || strcmp(text, "abort") == 0) return false;
+  if (strcmp(text, "libc") == 0) return true;
+  hak_report("HAKMEM_FOREIGN_FREE must be abort or libc; using the default abort instead of %s", text);
+  return false;
+}
+
 struct hak_config hak_config_read(const char *(*get)(const char *name)) {
   return (struct hak_config){
       .tiny_use_superslab = read_number(get, (struct variable){"HAKMEM_TINY_USE_SUPERSLAB", 0, 1, 1}),
@@ -38,6 +47,7 @@ struct hak_config hak_config_read(const char *(*get)(const char *name)) {
           get, (struct variable){"HAKMEM_PURGE_DELAY_MS", 0, HAK_CONFIG_PURGE_DELAY_MAX_MS, HAK_POOL_PURGE_DELAY_MS}),
       .background_purge = read_number(get, (struct variable){"HAKMEM_BACKGROUND_PURGE", 0, 1, 0}),
       .allow_malloc_fallback = read_number(get, (struct variable){"HAKMEM_ALLOW_MALLOC_FALLBACK", 0, 1, 0}),
+      .foreign_free_libc = read_foreign_free(get),
       .verbose = read_number(get, (struct variable){"HAKMEM_VERBOSE", 0, 1, HAK_CONFIG_CHECKED}),
   };
 }

@@ -18,11 +18,13 @@ struct hak_config {
   unsigned purge_delay_ms;         // the decay time
   unsigned background_purge;       // 1: a thread gives back what stays unused while the program idles
   unsigned allow_malloc_fallback;  // 1: libc serves what every tier has refused
+  bool foreign_free_libc;          // blocks that are not hakmem's are libc's; else they are misuse
   unsigned verbose;                // 1: warnings are printed
 };
 
 // Reads the variables through `get`, which is getenv or a test's stand-in. A value that is not a decimal number in the
-// accepted range is reported in one line on stderr, and the default is used. Does not allocate.
+// accepted range, or not one of the accepted words, is reported in one line on stderr, and the default is used. Does
+// not allocate.
 struct hak_config hak_config_read(const char *(*get)(const char *name));
 
 #ifdef __cplusplus

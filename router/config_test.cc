@@ -112,4 +112,34 @@ TEST(ConfigRange, ARefillOfNoBlocksIsRefused) {
   EXPECT_NE(testing::internal::GetCapturedStderr(), "");
 }
 
+class ForeignFree : public ::testing::Test {
+ protected:
+  bool Read(const char *value, std::string *said) {
+    variables = {{"HAKMEM_FOREIGN_FREE", value}};
+    testing::internal::CaptureStderr();
+    hak_config config = hak_config_read(Get);
+    *said = testing::internal::GetCapturedStderr();
+    return config.foreign_free_libc;
+  }
+
+  std::string said_;
+};
+
+TEST_F(ForeignFree, AbortsUnlessItIsLibc) {
+  variables.clear();
+  EXPECT_FALSE(hak_config_read(Get).foreign_free_libc);
+  EXPECT_FALSE(Read("abort", &said_));
+  EXPECT_EQ(said_, "");
+  EXPECT_TRUE(Read("libc", &said_));
+  EXPECT_EQ(said_, "");
+}
+
+TEST_F(ForeignFree, NamesBothWordsWhenTheValueIsNeither) {
+  for (const std::string value : {"", "1", "Libc", "libc ", "abort,libc"}) {
+    EXPECT_FALSE(Read(value.c_str(), &said_)) << value;
+    EXPECT_EQ(said_,
+              "[HAKMEM] HAKMEM_FOREIGN_FREE must be abort or libc; using the default abort instead of " + value + "\n");
+  }
+}
+
 }  // namespace

@@ -7,8 +7,7 @@
 #include "base/atomic.h"
 
 // glibc's own entry points, which it exports beside the replaceable ones. They are looked up behind this library,
-// since //preload exports the same names, and once, since a search may allocate. All atomic; relaxed but for the first,
-// behind which the others are published: without a block of libc's nobody needs them.
+// since //preload exports the same names. All atomic; relaxed but for the first, behind which the others are published.
 static void *(*libc_memalign)(size_t alignment, size_t size);
 static void *(*libc_realloc)(void *p, size_t size);
 static void (*libc_free)(void *p);
@@ -20,9 +19,11 @@ void hak_fallback_find(void) {
   hak_store_relaxed(&libc_realloc, (void *(*)(void *, size_t))find("__libc_realloc"));
   hak_store_relaxed(&libc_free, (void (*)(void *))find("__libc_free"));
   hak_store_relaxed(&libc_usable_size, (size_t(*)(void *))find("malloc_usable_size"));
-  // Last: what it returns goes to the others.
+  // Last. Release: pairs with hak_fallback_found and hak_fallback_malloc, publishes the others.
   hak_store_release(&libc_memalign, (void *(*)(size_t, size_t))find("__libc_memalign"));
 }
+
+bool hak_fallback_found(void) { return hak_load_acquire(&libc_memalign) != NULL; }
 
 void *hak_fallback_malloc(size_t size, size_t alignment) {
   // Acquire: pairs with hak_fallback_find.
@@ -30,17 +31,8 @@ void *hak_fallback_malloc(size_t size, size_t alignment) {
   return memalign == NULL ? NULL : memalign(alignment, size);
 }
 
-void hak_fallback_free(void *p) {
-  void (*free_block)(void *) = hak_load_relaxed(&libc_free);
-  if (free_block != NULL) free_block(p);
-}
+void hak_fallback_free(void *p) { hak_load_relaxed (&libc_free)(p); }
 
-void *hak_fallback_realloc(void *p, size_t size) {
-  void *(*resize)(void *, size_t) = hak_load_relaxed(&libc_realloc);
-  return resize == NULL ? NULL : resize(p, size);
-}
+void *hak_fallback_realloc(void *p, size_t size) { return hak_load_relaxed(&libc_realloc)(p, size); }
 
-size_t hak_fallback_usable_size(const void *p) {
-  size_t (*usable_size)(void *) = hak_load_relaxed(&libc_usable_size);
-  return usable_size == NULL ? 0 : usable_size((void *)(uintptr_t)p);
-}
+size_t hak_fallback_usable_size(const void *p) { return hak_load_relaxed(&libc_usable_size)((void *)(uintptr_t)p); }

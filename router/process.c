@@ -10,11 +10,11 @@
 #include "router/background.h"
 #include "router/fallback.h"
 
-HAK_HIDDEN __thread struct hak_cache hak_thread_cache HAK_TLS_INITIAL_EXEC = HAK_CACHE_INIT;
-HAK_HIDDEN __thread struct hak_ace_cache hak_thread_ace_cache HAK_TLS_INITIAL_EXEC;
+HAK_HIDDEN __thread struct hak_cache hak_thread_cache HAK_TLS_MODEL = HAK_CACHE_INIT;
+HAK_HIDDEN __thread struct hak_ace_cache hak_thread_ace_cache HAK_TLS_MODEL;
 
 // The calling thread's end was announced, see thread_ends.
-static __thread bool ended HAK_TLS_INITIAL_EXEC;
+static __thread bool ended HAK_TLS_MODEL;
 
 // Slow calls of a thread per look at the clock, and milliseconds between two ticks of the process.
 #define TICK_CALLS 64
@@ -119,7 +119,7 @@ void hak_process_decay(void) {
 
 // What stays unused goes back also where its own tier is not asked any more.
 void hak_process_tick(void) {
-  static __thread unsigned n_calls HAK_TLS_INITIAL_EXEC;
+  static __thread unsigned n_calls HAK_TLS_MODEL;
   static uint64_t last_ms;  // atomic
   if (HAK_LIKELY(++n_calls % TICK_CALLS != 0)) return;
   if (hak_thread_cache.heap != NULL) hak_heap_tick(&hak_thread_cache);

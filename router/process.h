@@ -26,8 +26,8 @@ struct hak_process {
 
 // A thread's caches. Apart from each other, because the first has an initial value that is copied when a thread starts,
 // and the second, larger one is zero and is backed only in threads that use it.
-extern __thread struct hak_cache hak_thread_cache HAK_TLS_INITIAL_EXEC HAK_HIDDEN;
-extern __thread struct hak_ace_cache hak_thread_ace_cache HAK_TLS_INITIAL_EXEC HAK_HIDDEN;
+extern __thread struct hak_cache hak_thread_cache HAK_TLS_MODEL HAK_HIDDEN;
+extern __thread struct hak_ace_cache hak_thread_ace_cache HAK_TLS_MODEL HAK_HIDDEN;
 
 // The process's state, made by whoever comes first. Never NULL. Any thread. Cost once made: two instructions.
 struct hak_process *hak_process_get(void);

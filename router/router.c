@@ -113,6 +113,15 @@ HAK_NOINLINE void *hak_router_malloc_slow(size_t size) {
 
 // Ownership
 
+// Whether `p` is taken for a block of libc's malloc: it is none of hakmem's, and a variable allows for such blocks.
+static bool is_libcs(struct hak_process *process, const void *p) {
+  if (HAK_LIKELY(!process->config.allow_malloc_fallback && !process->config.foreign_free_libc)) return false;
+  if (hak_registry_find(p) != 0 || hak_huge_misuse_reason(&process->huge, p) != NULL) return false;
+  // Constructors of other libraries may come here before our own.
+  if (!hak_fallback_found()) hak_fallback_find();
+  return hak_fallback_found();
+}
+
 // What `p` was allocated as. Not for blocks that libc's malloc may have served.
 static uint32_t entry_of_block(const void *p, const char *function) {
   uint32_t entry = hak_registry_find(p);
@@ -122,7 +131,7 @@ static uint32_t entry_of_block(const void *p, const char *function) {
   if (HAK_UNLIKELY(entry == 0)) {
     // Inside a Huge block, of which only the first slab is registered, or freed just now, or not ours at all.
     const char *reason = hak_huge_misuse_reason(&hak_process_get()->huge, p);
-    hak_fatal_misuse(function, p, reason != NULL ? reason : HAK_MISUSE_FOREIGN);
+    hak_fatal_misuse(function, p, reason != NULL ? reason : HAK_MISUSE_ELSEWHERE);
   }
   return entry;
 }
@@ -146,12 +155,12 @@ static size_t usable_bytes(const void *p, uint32_t entry, const char *function) 
 // A thread that never allocates does without a heap for so many frees: libc frees a few blocks of its own in such
 // threads after the last moment at which a heap could be taken away.
 #define FREES_WITHOUT_HEAP 64
-static __thread unsigned n_frees_without_heap HAK_TLS_INITIAL_EXEC;
+static __thread unsigned n_frees_without_heap HAK_TLS_MODEL;
 
 static HAK_NOINLINE void free_as(void *p, const char *function) {
   if (p == NULL) return;
   struct hak_process *process = hak_process_get();
-  if (process->config.allow_malloc_fallback && hak_registry_find(p) == 0) {
+  if (is_libcs(process, p)) {
     hak_fallback_free(p);
     return;
   }
@@ -229,9 +238,7 @@ HAK_EXPORT void *hak_realloc(void *p, size_t size) {
     return NULL;
   }
   struct hak_process *process = hak_process_get();
-  if (process->config.allow_malloc_fallback && hak_registry_find(p) == 0) {
-    return hak_fallback_realloc(p, size);
-  }
+  if (is_libcs(process, p)) return hak_fallback_realloc(p, size);
   uint32_t entry = entry_of_block(p, "realloc");
   size_t kind = hak_entry_kind(entry);
   size_t old_bytes = usable_bytes(p, entry, "realloc");
@@ -276,7 +283,7 @@ HAK_EXPORT int hak_posix_memalign(void **out, size_t alignment, size_t size) {
 
 HAK_EXPORT size_t hak_usable_size(const void *p) {
   if (p == NULL) return 0;
-  if (hak_process_get()->config.allow_malloc_fallback && hak_registry_find(p) == 0) return hak_fallback_usable_size(p);
+  if (is_libcs(hak_process_get(), p)) return hak_fallback_usable_size(p);
   return usable_bytes(p, entry_of_block(p, "malloc_usable_size"), "malloc_usable_size");
 }
 

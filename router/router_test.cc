@@ -23,6 +23,7 @@
 #include <thread>
 #include <vector>
 
+#include "platform/report.h"
 #include "router/hakmem.h"
 
 // In C a function and a struct may share a name.
@@ -326,8 +327,8 @@ TEST(RouterMisuse, AForeignPointerStopsWithALineThatNamesIt) {
   int on_stack = 0;
   static int in_data;
   auto line = [](const void *p) {
-    char text[100];
-    snprintf(text, sizeof text, "^\\[HAKMEM\\] FATAL: free\\(%p\\): pointer was not allocated by hakmem\n$", p);
+    char text[256];
+    snprintf(text, sizeof text, "^\\[HAKMEM\\] FATAL: free\\(%p\\): " HAK_MISUSE_ELSEWHERE "\n$", p);
     return std::string(text);
   };
   for (void *p : {static_cast<void *>(&on_stack), static_cast<void *>(&in_data), reinterpret_cast<void *>(16),

@@ -7,7 +7,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define FOREIGN "pointer was not allocated by hakmem"
+#define FOREIGN                           \
+  "pointer was not allocated by hakmem; " \
+  "if libc's malloc did, for a library opened with RTLD_DEEPBIND, set HAKMEM_FOREIGN_FREE=libc"
 #define DOUBLE_FREE "double free"
 #define UNALIGNED "pointer is not aligned to 16 bytes"
 #define NOT_START "pointer is not the start of a block"
