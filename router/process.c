@@ -29,9 +29,14 @@ static pthread_key_t exit_key;
 
 static const char *get_variable(const char *name) { return secure_getenv(name); }
 
-// Both are in the static thread-local memory of one library, so they lie equally far apart in every thread.
+// Both are in the thread-local memory of one library, so they lie equally far apart in every thread.
 static struct hak_ace_cache *ace_cache_beside(struct hak_cache *cache) {
-  return (struct hak_ace_cache *)((uintptr_t)cache + ((uintptr_t)&hak_thread_ace_cache - (uintptr_t)&hak_thread_cache));
+  uintptr_t own = (uintptr_t)&hak_thread_cache;
+  uintptr_t own_ace = (uintptr_t)&hak_thread_ace_cache;
+  // Linkers do not know how to relax a subtraction of thread-local offsets.
+  HAK_KEEP_AS_BASE(own);
+  HAK_KEEP_AS_BASE(own_ace);
+  return (struct hak_ace_cache *)((uintptr_t)cache + (own_ace - own));
 }
 
 static void flush_ace_cache_beside(struct hak_cache *cache) {

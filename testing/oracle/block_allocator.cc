@@ -55,12 +55,14 @@ class BlockThread : public AllocatorThread {
 
   void Trim(size_t keep_bytes) override {
     if (cache_.heap != nullptr) hak_heap_trim(&cache_);
-    hak_heap_set_trim(heaps_);
+    hak_heap_set_trim(heaps_, &cache_);
     hak_pool_trim(heaps_->pool, keep_bytes);
   }
 
   void Wait(uint64_t ms) override {
     hak_os_fake_advance_ms(ms);
+    if (cache_.heap != nullptr) hak_heap_tick(&cache_);
+    hak_heap_set_tick(heaps_, &cache_);
     hak_pool_tick(heaps_->pool);
   }
 
@@ -85,7 +87,7 @@ class BlockAllocator : public PoolAllocator {
   }
 
  protected:
-  void ReturnAll() override { hak_heap_set_trim(&heaps_); }
+  void ReturnAll() override { hak_heap_set_trim(&heaps_, nullptr); }
 
  private:
   const BlockTier &tier_;

@@ -32,7 +32,7 @@ const hak_os *StartFake(size_t page_bytes) {
 
 PoolAllocator::PoolAllocator(const TierOptions &options) : options_(options), n_regions_before_(CountRegions()) {
   hak_pool_init(&pool_, StartFake(options.page_bytes));
-  if (options.diet) pool_.purge_delay_ms = 0;
+  if (options.diet) pool_.retain.delay_ms = pool_.retain.min_bytes = 0;
   if (options.lend_metadata) {
     metadata_.reset(static_cast<char *>(std::aligned_alloc(64, kLentBytes)));
     std::memset(metadata_.get(), 0, kLentBytes);
