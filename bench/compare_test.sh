@@ -15,37 +15,40 @@ fi
 
 # All rows but the vectors, which would need more memory than a test should; suite_test has them.
 "$compare" --list | grep -v '^vector ' >"$folder/titles"
-"$compare" --scale 0.0005 --repetitions 2 --allocators hakmem,limit --only '^(?!vector)' \
-  --lib "again=$(readlink -f "$(dirname "$compare")/liblimit.so")" \
+"$compare" --scale 0.0005 --repetitions 1 --allocators hakmem,limit --only '^(?!vector)' \
   --json "$folder/all.json" --csv "$folder/all.csv" "${html[@]}" >"$folder/output" 2>"$folder/errors" ||
   fail "compare ends with status $?"
 grep -qE '^[0-9]+/[0-9]+, [0-9]+ s: [^ ].*$' "$folder/errors" || fail 'no progress'
-grep -q '^| bench .*| *hakmem | *limit | *again |' "$folder/output" || fail 'the table has no header'
-[[ "$(grep -c '^Allocator: ' "$folder/output")" == 3 ]] || fail 'three allocators are not named'
+grep -q '^| bench .*| *hakmem | *limit |' "$folder/output" || fail 'the table has no header'
+[[ "$(grep -c '^Allocator: ' "$folder/output")" == 2 ]] || fail 'two allocators are not named'
 
 n_rows=0
 while read -r title; do
   if grep -qF "compare: $title is left out: Debian's package" "$folder/errors"; then continue; fi
   n_rows=$((n_rows + 1))
   # Once in each of the tables of CPU time, wall time and peak RSS, with figures of all allocators.
-  n_lines="$(grep -F "| $title [" "$folder/output" | grep -cE '( *[0-9.,]+ ±[0-9]+% \|){3}' || true)"
+  n_lines="$(grep -F "| $title [" "$folder/output" | grep -cE '( *[0-9.,]+ ±[0-9]+% \|){2}' || true)"
   ((n_lines == 3)) || fail "$title has $n_lines lines of figures instead of 3"
 done <"$folder/titles"
 ((n_rows > 50)) || fail "only $n_rows rows"
-(($(wc -l <"$folder/all.csv") == 1 + n_rows * 3 * 2)) || fail "all.csv has $(wc -l <"$folder/all.csv") lines"
+(($(wc -l <"$folder/all.csv") == 1 + n_rows * 2)) || fail "all.csv has $(wc -l <"$folder/all.csv") lines"
 /usr/bin/python3 - "$folder/all.json" "$n_rows" <<'END' || fail 'all.json'
 import json, sys
 rows = json.load(open(sys.argv[1]))["rows"]
 assert len(rows) == int(sys.argv[2])
 for row in rows:
     for samples in row["results"].values():
-        assert len(samples) == 2 and all(s["wall_seconds"] > 0 and s["peak_rss_kib"] > 1000 for s in samples), row
+        assert len(samples) == 1 and all(s["wall_seconds"] > 0 and s["peak_rss_kib"] > 1000 for s in samples), row
 END
 if ((${#html[@]} > 0)); then
   # One page that needs nothing else: bars for each of 7 groups and for RSS, scaling, RSS over time.
   (($(grep -c '<svg' "$folder/all.html") == 10)) || fail "all.html has $(grep -c '<svg' "$folder/all.html") plots"
   grep -qE 'src=|<link|url\(http|@import' "$folder/all.html" && fail 'all.html needs other files'
 fi
+
+# A library by its path, beside which hakmem has a best peer.
+expect 0 '^\| single pairs 64 B \[ns\] ( *\| +[0-9.,]+ ±[0-9]+%){2} .* again ' '^1/4, ' "$compare" --only single \
+  --scale 0.001 --repetitions 2 --allocators hakmem --lib "again=$(readlink -f "$(dirname "$compare")/liblimit.so")"
 
 expect 2 '' 'matches no row' "$compare" --only nonesuch
 expect 2 '' '--scale is 0' "$compare" --scale 0
