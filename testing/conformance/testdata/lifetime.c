@@ -44,7 +44,7 @@ static void check_and_free(size_t moment, size_t first, size_t step) {
 
 #ifdef WITH_IFUNC
 static int answer_of_resolved(void) { return 42; }
-static int (*resolve(void))(void) {
+__attribute__((used)) static int (*resolve(void))(void) {
   allocate(0);
   return answer_of_resolved;
 }
