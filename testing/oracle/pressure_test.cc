@@ -24,7 +24,8 @@ class PressureOracle : public testing::TestWithParam<Tier> {
     const std::unique_ptr<Allocator> allocator = GetParam().make({});
     Oracle oracle(allocator.get(), GetParam().profile, seed);
     oracle.set_may_refuse(true);
-    hak_os_fake_limit((huge ? 48 : 12) * kMiB);
+    // A region of the registry takes 8.4 MiB of it.
+    hak_os_fake_limit((huge ? 56 : 20) * kMiB);
     (oracle.*run)(program);
     const size_t n_served = oracle.n_served();
     EXPECT_GT(oracle.n_refused(), 0u) << "the budget was not felt";
