@@ -47,8 +47,8 @@ class Allocator {
   // Whether Resize fails only when memory has run out, as realloc does, and not where a block cannot grow in place.
   virtual bool always_resizes() const = 0;
 
-  // Fails the test unless the block at `p` is this allocator's.
-  virtual void CheckOwner(const void *p) const = 0;
+  // Whether the block at `p` is this allocator's.
+  virtual bool Owns(const void *p) const = 0;
 
   // Fails the test if anything is still held. All blocks were freed and all threads have ended.
   virtual void CheckNothingHeld() = 0;

@@ -41,20 +41,27 @@ class FaultOracle : public testing::TestWithParam<Parameters> {
   static hak_os_fake_call call() { return std::get<1>(GetParam()).kind; }
   static size_t page_bytes() { return std::get<2>(GetParam()); }
 
-  // Of few operations, since it is executed anew for each point. In the middle all is freed and all threads end, so
-  // that memory goes back to the operating system.
-  static Program ProgramFor(uint64_t seed) {
+  // Frees all slots but those whose number is a multiple of `kept`, ends all threads, and trims.
+  static void AppendReturn(size_t kept, Program *program) {
     const Profile &profile = tier().small_profile;
-    const size_t n_operations = tier().name == "huge" ? 30 : tier().name == "ace" ? 60 : 400;
-    const Program half = RandomProgram(seed, n_operations, profile);
-    Program program = half;
     for (size_t slot = 0; slot < profile.n_slots; ++slot) {
-      program.push_back({Action::kFree, 0, static_cast<uint16_t>(slot), 0, 0});
+      if (slot % kept != 0) program->push_back({Action::kFree, 0, static_cast<uint16_t>(slot), 0, 0});
     }
     for (size_t thread = 0; thread < profile.n_threads; ++thread) {
-      program.push_back({Action::kEndThread, static_cast<uint8_t>(thread), 0, 0, 0});
+      program->push_back({Action::kEndThread, static_cast<uint8_t>(thread), 0, 0, 0});
     }
-    program.push_back({Action::kTrim, 0, 0, 0, 0});
+    program->push_back({Action::kTrim, 0, 0, 0, 0});
+  }
+
+  // Of few operations, since it is executed anew for each point. In the middle first most and then nearly all of it is
+  // freed, so that pages and mappings go back to the operating system.
+  static Program ProgramFor(uint64_t seed) {
+    const Profile &profile = tier().small_profile;
+    const size_t n_operations = tier().name == "huge" ? 40 : tier().name == "ace" ? 80 : 500;
+    const Program half = RandomProgram(seed, n_operations, profile);
+    Program program = half;
+    AppendReturn(8, &program);
+    AppendReturn(profile.n_slots, &program);
     program.insert(program.end(), half.begin(), half.end());
     return program;
   }

@@ -50,9 +50,7 @@ class HugeAllocator : public PoolAllocator {
 
   size_t min_alignment() const override { return HAK_SUPERSLAB_BYTES; }
 
-  void CheckOwner(const void *p) const override {
-    if (hak_entry_kind(hak_registry_find(p)) != HAK_KIND_HUGE) Fail("a block of another tier");
-  }
+  bool Owns(const void *p) const override { return hak_entry_kind(hak_registry_find(p)) == HAK_KIND_HUGE; }
 
  protected:
   void ReturnAll() override {

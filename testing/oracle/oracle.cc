@@ -41,8 +41,8 @@ void Oracle::CheckIntact(const Step &step, const Block &block) {
 
 void Oracle::Accept(const Step &step, Block *block, void *p, size_t alignment) {
   n_served_.fetch_add(1, std::memory_order_relaxed);
+  if (!allocator_->Owns(p)) FailAt(step, absl::StrFormat("%p belongs to another allocator", p));
   *block = {static_cast<char *>(p), step.operation.size, step.thread.UsableSize(p), step.number};
-  allocator_->CheckOwner(p);
   if (reinterpret_cast<uintptr_t>(p) % alignment != 0) {
     FailAt(step, absl::StrCat(ToString(*block), " is not aligned to ", alignment));
   }

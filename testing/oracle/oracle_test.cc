@@ -22,6 +22,7 @@ namespace {
 enum class Fault {
   kNone,
   kOverlap,         // a live block is handed out again
+  kForeign,         // a block that the allocator does not know
   kMisaligned,      // 16 bytes beside the alignment
   kTooSmall,        // a byte less than asked for
   kNotZero,         // the last byte that calloc promises
@@ -47,7 +48,7 @@ class FaultyAllocator : public Allocator {
 
   size_t min_alignment() const override { return 16; }
   bool always_resizes() const override { return true; }
-  void CheckOwner(const void *) const override {}
+  bool Owns(const void *p) const override { return fault_ != Fault::kForeign || sizes_.contains(p); }
   void CheckNothingHeld() override {
     if (fault_ == Fault::kKeepsMemory) Fail("memory is kept");
   }
@@ -56,11 +57,15 @@ class FaultyAllocator : public Allocator {
     if (Now(Fault::kRefuses)) return nullptr;
     if (Now(Fault::kOverlap) && alignment == 16) {
       for (const auto &[live, live_size] : sizes_) {
-        if (live_size >= size) return live;
+        if (live_size >= size) return const_cast<void *>(live);
       }
     }
     char *p = Make(size, alignment);
     if (Now(Fault::kMisaligned)) p += 16;
+    if (Now(Fault::kForeign)) {
+      sizes_.erase(p);
+      return p;
+    }
     sizes_[p] = Now(Fault::kTooSmall) && size != 0 ? size - 1 : size;
     return p;
   }
@@ -86,12 +91,12 @@ class FaultyAllocator : public Allocator {
     garbage_.push_back(p);
     if (Now(Fault::kScribble) && !sizes_.empty()) {
       const auto &[victim, size] = *sizes_.begin();
-      if (size != 0) static_cast<char *>(victim)[size / 2] ^= 1;
+      if (size != 0) const_cast<char *>(static_cast<const char *>(victim))[size / 2] ^= 1;
     }
   }
 
   size_t UsableSize(const void *p) {
-    size_t &size = sizes_[const_cast<void *>(p)];
+    size_t &size = sizes_[p];
     if (Now(Fault::kSizeChanges)) ++size;
     return size;
   }
@@ -108,8 +113,8 @@ class FaultyAllocator : public Allocator {
 
   const Fault fault_;
   int n_steps_ = 0;
-  absl::flat_hash_map<void *, size_t> sizes_;  // of live blocks
-  std::vector<void *> garbage_;                // freed at the end, so that a fault does no harm to libc's heap
+  absl::flat_hash_map<const void *, size_t> sizes_;  // of live blocks
+  std::vector<void *> garbage_;                      // freed at the end, so that a fault does no harm to libc's heap
 };
 
 class FaultyThread : public AllocatorThread {
@@ -154,6 +159,7 @@ TEST_P(OracleDeathTest, FindsWhatIsWrongAndSaysSo) { EXPECT_DEATH(RunWith(GetPar
 INSTANTIATE_TEST_SUITE_P(Every, OracleDeathTest,
                          testing::Values(Finding{Fault::kOverlap, "block .* overlaps block"},
                                          Finding{Fault::kMisaligned, "operation .* malloc slot .* is not aligned to"},
+                                         Finding{Fault::kForeign, "belongs to another allocator"},
                                          Finding{Fault::kTooSmall, "usable size too small"},
                                          Finding{Fault::kNotZero, "calloc slot .* is not zero"},
                                          Finding{Fault::kResizeLosesEnd, "resize slot .* content lost at byte"},

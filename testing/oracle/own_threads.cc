@@ -107,7 +107,7 @@ class OwnThreads : public Allocator {
 
   size_t min_alignment() const override { return allocator_->min_alignment(); }
   bool always_resizes() const override { return allocator_->always_resizes(); }
-  void CheckOwner(const void *p) const override { allocator_->CheckOwner(p); }
+  bool Owns(const void *p) const override { return allocator_->Owns(p); }
   void CheckNothingHeld() override { allocator_->CheckNothingHeld(); }
 
  private:

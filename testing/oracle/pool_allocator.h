@@ -35,7 +35,6 @@ class PoolAllocator : public Allocator {
     void operator()(char *p) const { std::free(p); }
   };
 
-  size_t n_regions_before_;
   hak_pool pool_;
   std::unique_ptr<char, FreeMemory> metadata_;
 };
