@@ -20,7 +20,7 @@ bool IsMapped(const void *page) {
 
 TEST(OsLinux, AMovedMappingIsWhereItWasAskedForAndNowhereElse) {
   // Low in the address space, where a mapping could grow to half of it.
-  char *start = static_cast<char *>(os->map(reinterpret_cast<void *>(uint64_t{1} << 45), kMiB));
+  char *start = static_cast<char *>(os->map(reinterpret_cast<void *>(uint64_t{1} << 40), kMiB));
   char *target = static_cast<char *>(os->map(nullptr, 2 * kMiB));
   ASSERT_NE(start, nullptr);
   ASSERT_NE(target, nullptr);

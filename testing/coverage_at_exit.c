@@ -1,5 +1,6 @@
 // Linked into coverage builds only. gcov writes its counts in exit(), which neither a test of misuse nor the child of a
 // fork gets to: here abort and _exit write them as well.
+#define _GNU_SOURCE  // syscall
 #include <signal.h>
 #include <sys/syscall.h>
 #include <unistd.h>
