@@ -351,8 +351,10 @@ void *hak_huge_malloc(struct hak_huge_heap *heap, size_t size, size_t alignment,
   struct hak_huge *mapping = take_cached(heap, bytes, alignment, zeroed != NULL);
   if (mapping != NULL) mapping = adjust_cached(heap, mapping, bytes, alignment);
   bool clean = mapping == NULL || mapping->clean;
-  if (mapping == NULL) hak_retain_took_pages(&heap->pool->retain, 0, bytes);
-  if (mapping == NULL) mapping = map_new(heap, bytes, alignment);
+  if (mapping == NULL) {
+    hak_retain_took_pages(&heap->pool->retain, 0, bytes);
+    mapping = map_new(heap, bytes, alignment);
+  }
   if (mapping == NULL && hak_huge_trim(heap, 0) != 0) mapping = map_new(heap, bytes, alignment);
   if (mapping == NULL) return NULL;
   if (zeroed != NULL) *zeroed = clean;
