@@ -36,7 +36,7 @@ void hak_ace_init(struct hak_ace *ace, struct hak_pool *pool, bool diet) {
 
 void hak_ace_destroy(struct hak_ace *ace) {
   (void)hak_ace_trim(ace, 0);
-  for (size_t i = 0; i < HAK_ACE_ARENAS; ++i) pthread_mutex_destroy(&ace->arenas[i].lock);
+  for (size_t i = 0; i < HAK_ACE_ARENAS; ++i) hak_mutex_destroy(&ace->arenas[i].lock);
 }
 
 static uint64_t now_ms(const struct hak_ace *ace) { return ace->pool->os->now_ms(); }
@@ -143,7 +143,7 @@ static void begin_slow(struct hak_ace *ace, struct hak_ace_cache *cache, uint64_
 static int32_t budget_limit(const struct hak_ace_cache *cache) {
   size_t n_pages = hak_load_relaxed(&cache->arena->n_superslabs) * HAK_ACE_SUPERSLAB_PAGES;
   size_t share = n_pages / (3 * hak_max(hak_load_relaxed(&cache->arena->n_threads), 1));
-  return (int32_t)hak_max(hak_min(share, MAX_BUDGET_PAGES), MIN_BUDGET_PAGES);
+  return (int32_t)hak_max(hak_min(share, (size_t)MAX_BUDGET_PAGES), (size_t)MIN_BUDGET_PAGES);
 }
 
 // Where the program has become smaller, the cache follows.

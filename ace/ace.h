@@ -6,13 +6,13 @@
 #ifndef HAKMEM_ACE_ACE_H_
 #define HAKMEM_ACE_ACE_H_
 
-#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "ace/ace_class.h"
 #include "base/compiler.h"
+#include "platform/lock.h"
 #include "superslab/pool.h"
 
 #ifdef __cplusplus
@@ -34,7 +34,7 @@ struct hak_ace_superslab;
 // The fields belong to ace_arena.c. Lock rank: outside the pool's; a thread holds one arena's lock at a time, but for
 // hak_ace_lock, which takes all of them in the order of the array.
 struct hak_ace_arena {
-  pthread_mutex_t lock;
+  struct hak_mutex lock;
   // SuperSlabs by the class of their longest free run; bit n of with_run says that by_run[n] is not empty.
   uint64_t with_run;
   struct hak_ace_superslab *by_run[HAK_ACE_CLASSES];
@@ -128,12 +128,12 @@ struct hak_ace_stats {
 
 // What the tier holds. Free runs too short for any block are not counted as free where a SuperSlab has no others.
 // Called with hak_ace_lock. Cost: a walk over the SuperSlabs that have room.
-struct hak_ace_stats hak_ace_stats_locked(const struct hak_ace *ace);
+struct hak_ace_stats hak_ace_stats_locked(const struct hak_ace *ace) HAK_LOCKS_UNCHECKED;
 
 // For fork: all locks of the tier are taken before, and given back on both sides after; the pool's lock is taken later
-// and given back earlier.
-void hak_ace_lock(struct hak_ace *ace);
-void hak_ace_unlock(struct hak_ace *ace);
+// and given back earlier. Unchecked, and so is what needs them: the arenas are an array.
+void hak_ace_lock(struct hak_ace *ace) HAK_LOCKS_UNCHECKED;
+void hak_ace_unlock(struct hak_ace *ace) HAK_LOCKS_UNCHECKED;
 
 #ifdef __cplusplus
 }

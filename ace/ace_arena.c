@@ -17,15 +17,15 @@
 
 void hak_ace_arena_init(struct hak_ace_arena *arena) {
   *arena = (struct hak_ace_arena){.n_superslabs = 0};
-  pthread_mutex_init(&arena->lock, NULL);
+  hak_mutex_init(&arena->lock);
 }
 
-static void lock_arena(struct hak_ace_arena *arena) { hak_lock(&arena->lock); }
-static void unlock_arena(struct hak_ace_arena *arena) { hak_unlock(&arena->lock); }
+static void lock_arena(struct hak_ace_arena *arena) HAK_ACQUIRES(arena->lock) { hak_lock(&arena->lock); }
+static void unlock_arena(struct hak_ace_arena *arena) HAK_RELEASES(arena->lock) { hak_unlock(&arena->lock); }
 
 // Lists
 
-static void link_by_run(struct hak_ace_arena *arena, struct hak_ace_superslab *superslab) {
+static void link_by_run(struct hak_ace_arena *arena, struct hak_ace_superslab *superslab) HAK_REQUIRES(arena->lock) {
   if (superslab->run < HAK_ACE_MIN_PAGES) return;
   size_t n = hak_ace_class_of_extent(superslab->run);
   superslab->prev = NULL;
@@ -35,7 +35,7 @@ static void link_by_run(struct hak_ace_arena *arena, struct hak_ace_superslab *s
   arena->with_run |= (uint64_t)1 << n;
 }
 
-static void unlink_by_run(struct hak_ace_arena *arena, struct hak_ace_superslab *superslab) {
+static void unlink_by_run(struct hak_ace_arena *arena, struct hak_ace_superslab *superslab) HAK_REQUIRES(arena->lock) {
   if (superslab->run < HAK_ACE_MIN_PAGES) return;
   size_t n = hak_ace_class_of_extent(superslab->run);
   if (superslab->next != NULL) superslab->next->prev = superslab->prev;
@@ -47,7 +47,7 @@ static void unlink_by_run(struct hak_ace_arena *arena, struct hak_ace_superslab 
   }
 }
 
-static void unlink_dirty(struct hak_ace_arena *arena, struct hak_ace_superslab *superslab) {
+static void unlink_dirty(struct hak_ace_arena *arena, struct hak_ace_superslab *superslab) HAK_REQUIRES(arena->lock) {
   if (!superslab->in_dirty_list) return;
   superslab->in_dirty_list = false;
   if (superslab->dirty_next != NULL) {
@@ -62,7 +62,7 @@ static void unlink_dirty(struct hak_ace_arena *arena, struct hak_ace_superslab *
   }
 }
 
-static void append_dirty(struct hak_ace_arena *arena, struct hak_ace_superslab *superslab) {
+static void append_dirty(struct hak_ace_arena *arena, struct hak_ace_superslab *superslab) HAK_REQUIRES(arena->lock) {
   superslab->in_dirty_list = true;
   superslab->dirty_next = NULL;
   superslab->dirty_prev = arena->dirty_last;
@@ -109,7 +109,8 @@ static bool is_empty(const struct hak_ace_superslab *superslab) { return supersl
 // Growth and return of SuperSlabs. The pool's lock is taken under the arena's, so that a fork, which takes all of them,
 // never finds a SuperSlab that is in neither's lists.
 
-static struct hak_ace_superslab *grow_locked(struct hak_ace *ace, struct hak_ace_arena *arena) {
+static struct hak_ace_superslab *grow_locked(struct hak_ace *ace, struct hak_ace_arena *arena)
+    HAK_REQUIRES(arena->lock) {
   bool zeroed = false;
   uintptr_t base = hak_pool_acquire(ace->pool, HAK_SUPERSLAB_SLABS, false, &zeroed);
   if (base == 0) return NULL;
@@ -125,7 +126,8 @@ static struct hak_ace_superslab *grow_locked(struct hak_ace *ace, struct hak_ace
 }
 
 // `superslab` is wholly free.
-static void release_locked(struct hak_ace *ace, struct hak_ace_arena *arena, struct hak_ace_superslab *superslab) {
+static void release_locked(struct hak_ace *ace, struct hak_ace_arena *arena, struct hak_ace_superslab *superslab)
+    HAK_REQUIRES(arena->lock) {
   unlink_by_run(arena, superslab);
   unlink_dirty(arena, superslab);
   hak_sub_relaxed(&arena->n_superslabs, 1);
@@ -139,7 +141,8 @@ static void release_locked(struct hak_ace *ace, struct hak_ace_arena *arena, str
 
 // Extents
 
-static struct hak_ace_superslab *find_locked(struct hak_ace_arena *arena, size_t n_pages, size_t align_pages) {
+static struct hak_ace_superslab *find_locked(struct hak_ace_arena *arena, size_t n_pages, size_t align_pages)
+    HAK_REQUIRES(arena->lock) {
   // With room to spare for the alignment any run does; in a wholly free SuperSlab the first page is aligned.
   size_t run = hak_min(n_pages + align_pages - 1, HAK_ACE_SUPERSLAB_PAGES);
   uint64_t candidates = arena->with_run & ~(uint64_t)0 << hak_ace_class_of_size(run << HAK_ACE_PAGE_SHIFT);
@@ -148,7 +151,7 @@ static struct hak_ace_superslab *find_locked(struct hak_ace_arena *arena, size_t
 }
 
 static void *take_locked(struct hak_ace *ace, struct hak_ace_arena *arena, struct hak_ace_superslab *superslab,
-                         size_t n_pages, size_t align_pages, bool *zeroed) {
+                         size_t n_pages, size_t align_pages, bool *zeroed) HAK_REQUIRES(arena->lock) {
   if (is_empty(superslab)) --arena->n_empty;
   struct pages before = pages_of(superslab);
   unlink_by_run(arena, superslab);
@@ -170,7 +173,7 @@ void *hak_ace_arena_malloc(struct hak_ace *ace, struct hak_ace_arena *arena, siz
 }
 
 // Returns the pages of the SuperSlab that was unused the longest; their bytes.
-static size_t return_first_locked(struct hak_ace *ace, struct hak_ace_arena *arena) {
+static size_t return_first_locked(struct hak_ace *ace, struct hak_ace_arena *arena) HAK_REQUIRES(arena->lock) {
   struct hak_ace_superslab *superslab = arena->dirty_first;
   // What cannot be purged (locked memory) is not asked for again before it was used.
   unlink_dirty(arena, superslab);
@@ -179,7 +182,7 @@ static size_t return_first_locked(struct hak_ace *ace, struct hak_ace_arena *are
   return bytes;
 }
 
-static void tick_locked(struct hak_ace *ace, struct hak_ace_arena *arena, uint64_t now_ms) {
+static void tick_locked(struct hak_ace *ace, struct hak_ace_arena *arena, uint64_t now_ms) HAK_REQUIRES(arena->lock) {
   for (size_t n = 0; n < MAX_PURGES_PER_TICK; ++n) {
     const struct hak_ace_superslab *superslab = arena->dirty_first;
     // Another thread may have read the clock after this one, and freed before.
@@ -190,7 +193,7 @@ static void tick_locked(struct hak_ace *ace, struct hak_ace_arena *arena, uint64
 }
 
 // Returns what the process keeps beyond its limit.
-static void give_back_excess_locked(struct hak_ace *ace, struct hak_ace_arena *arena) {
+static void give_back_excess_locked(struct hak_ace *ace, struct hak_ace_arena *arena) HAK_REQUIRES(arena->lock) {
   for (size_t n = 0; n < MAX_PURGES_PER_TICK && arena->dirty_first != NULL; ++n) {
     if (hak_retain_excess(&ace->pool->retain) == 0) return;
     hak_retain_gave_back_early(&ace->pool->retain, return_first_locked(ace, arena));
@@ -199,7 +202,7 @@ static void give_back_excess_locked(struct hak_ace *ace, struct hak_ace_arena *a
 
 // After pages of `superslab` have become free; it may be gone then.
 static void freed_locked(struct hak_ace *ace, struct hak_ace_arena *arena, struct hak_ace_superslab *superslab,
-                         uint64_t now_ms) {
+                         uint64_t now_ms) HAK_REQUIRES(arena->lock) {
   superslab->freed_ms = now_ms;
   unlink_dirty(arena, superslab);
   if (ace->diet) {
@@ -212,7 +215,7 @@ static void freed_locked(struct hak_ace *ace, struct hak_ace_arena *arena, struc
 }
 
 static void put_locked(struct hak_ace *ace, struct hak_ace_arena *arena, struct hak_ace_superslab *superslab,
-                       void *extent, uint64_t now_ms) {
+                       void *extent, uint64_t now_ms) HAK_REQUIRES(arena->lock) {
   struct pages before = pages_of(superslab);
   unlink_by_run(arena, superslab);
   hak_ace_superslab_put(superslab, extent);
@@ -222,19 +225,16 @@ static void put_locked(struct hak_ace *ace, struct hak_ace_arena *arena, struct 
 }
 
 void hak_ace_arena_free(struct hak_ace *ace, void *const *extents, size_t n, uint64_t now_ms) {
-  struct hak_ace_arena *locked = NULL;
-  for (size_t i = 0; i < n; ++i) {
-    struct hak_ace_superslab *superslab = hak_ace_superslab_of(extents[i]);
-    struct hak_ace_arena *arena = superslab->arena;
-    if (arena != locked) {
-      if (locked != NULL) unlock_arena(locked);
-      lock_arena(arena);
-      locked = arena;
-      tick_locked(ace, arena, now_ms);
+  struct hak_ace_superslab *superslab;
+  for (size_t i = 0; i < n;) {
+    struct hak_ace_arena *arena = hak_ace_superslab_of(extents[i])->arena;
+    lock_arena(arena);
+    tick_locked(ace, arena, now_ms);
+    for (; i < n && (superslab = hak_ace_superslab_of(extents[i]))->arena == arena; ++i) {
+      put_locked(ace, arena, superslab, extents[i], now_ms);
     }
-    put_locked(ace, arena, superslab, extents[i], now_ms);
+    unlock_arena(arena);
   }
-  if (locked != NULL) unlock_arena(locked);
 }
 
 bool hak_ace_arena_free_live(struct hak_ace *ace, void *p, uint64_t now_ms) {

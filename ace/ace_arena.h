@@ -32,6 +32,6 @@ void hak_ace_arena_tick(struct hak_ace *ace, struct hak_ace_arena *arena, uint64
 size_t hak_ace_arena_trim(struct hak_ace *ace, struct hak_ace_arena *arena, size_t *keep_bytes);
 
 // The bytes of free pages in SuperSlabs that have room for another extent. Called with the arena's lock.
-size_t hak_ace_arena_free_bytes_locked(const struct hak_ace_arena *arena);
+size_t hak_ace_arena_free_bytes_locked(const struct hak_ace_arena *arena) HAK_REQUIRES(arena->lock);
 
 #endif  // HAKMEM_ACE_ACE_ARENA_H_

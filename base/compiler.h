@@ -34,6 +34,22 @@
 
 #define HAK_PRINTF(text, first) __attribute__((format(printf, text, first)))
 
+// Which locks a function takes, gives back or needs, behind its parameters; clang checks it (testing/analyze.sh). What
+// that check cannot follow (a lock chosen at run time, all locks of an array) is marked as unchecked, with a reason.
+#if defined(__clang__)
+#define HAK_LOCK_TYPE __attribute__((capability("mutex")))
+#define HAK_ACQUIRES(...) __attribute__((acquire_capability(__VA_ARGS__)))
+#define HAK_RELEASES(...) __attribute__((release_capability(__VA_ARGS__)))
+#define HAK_REQUIRES(...) __attribute__((requires_capability(__VA_ARGS__)))
+#define HAK_LOCKS_UNCHECKED __attribute__((no_thread_safety_analysis))
+#else
+#define HAK_LOCK_TYPE
+#define HAK_ACQUIRES(...)
+#define HAK_RELEASES(...)
+#define HAK_REQUIRES(...)
+#define HAK_LOCKS_UNCHECKED
+#endif
+
 // 1 in builds that check internal invariants (bazel --config=checked).
 #ifndef HAK_CONFIG_CHECKED
 #define HAK_CONFIG_CHECKED 0

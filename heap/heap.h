@@ -13,13 +13,13 @@
 #ifndef HAKMEM_HEAP_HEAP_H_
 #define HAKMEM_HEAP_HEAP_H_
 
-#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "heap/cache.h"
 #include "heap/slab.h"
+#include "platform/lock.h"
 #include "superslab/pool.h"
 
 #ifdef __cplusplus
@@ -62,11 +62,11 @@ struct hak_heap_set {
   struct hak_pool *pool;
   uint32_t refill_count;  // blocks per refill of a hot class
   bool diet;              // give memory back at once
-  pthread_mutex_t visit_lock;
+  struct hak_mutex visit_lock;
   struct hak_heap *newest_attached;  // heaps with a thread; visit_lock
   uint64_t ticked_ms;                // atomic
   bool all_visited;                  // by the thread that forks; visit_lock
-  pthread_mutex_t lock;
+  struct hak_mutex lock;
   struct hak_heap *newest_orphan, *oldest_orphan;  // atomic; written under the lock
   struct hak_heap *husks;
   uint32_t n_heaps;
@@ -123,14 +123,15 @@ size_t hak_heap_set_trim(struct hak_heap_set *set, const struct hak_cache *cache
 
 // For fork. Before: waits until no thread but the calling one is at work on its heap, and takes the set's locks. After:
 // gives them back.
-void hak_heap_set_before_fork(struct hak_heap_set *set, const struct hak_cache *cache);
-void hak_heap_set_after_fork_in_parent(struct hak_heap_set *set);
-void hak_heap_set_after_fork_in_child(struct hak_heap_set *set);
+void hak_heap_set_before_fork(struct hak_heap_set *set, const struct hak_cache *cache)
+    HAK_ACQUIRES(set->visit_lock, set->lock);
+void hak_heap_set_after_fork_in_parent(struct hak_heap_set *set) HAK_RELEASES(set->visit_lock, set->lock);
+void hak_heap_set_after_fork_in_child(struct hak_heap_set *set) HAK_RELEASES(set->visit_lock, set->lock);
 
 // In the child, with all locks: makes orphans of the heaps of all other threads. `orphaned` is called with the cache of
 // each, as the thread that does not exist any more left it.
 void hak_heap_set_orphan_all(struct hak_heap_set *set, const struct hak_cache *cache,
-                             void (*orphaned)(struct hak_cache *cache));
+                             void (*orphaned)(struct hak_cache *cache)) HAK_REQUIRES(set->visit_lock, set->lock);
 
 #ifdef __cplusplus
 }

@@ -15,8 +15,8 @@
 
 void hak_heap_set_init(struct hak_heap_set *set, struct hak_pool *pool, uint32_t refill_count, bool diet) {
   *set = (struct hak_heap_set){.pool = pool, .refill_count = refill_count, .diet = diet};
-  pthread_mutex_init(&set->visit_lock, NULL);
-  pthread_mutex_init(&set->lock, NULL);
+  hak_mutex_init(&set->visit_lock);
+  hak_mutex_init(&set->lock);
 }
 
 // The public heap
@@ -39,14 +39,15 @@ void hak_slab_change_owner(struct hak_slab *slab, struct hak_heap *heap) {
   if (heap == heap->set->public_heap) public_note(heap->set, slab->kind, true);
 }
 
-static struct hak_slab *public_take_locked(struct hak_heap *heap, size_t kind) {
-  struct hak_heap *public_heap = heap->set->public_heap;
+static struct hak_slab *public_take_locked(struct hak_heap_set *set, struct hak_heap *heap, size_t kind)
+    HAK_REQUIRES(set->lock) {
+  struct hak_heap *public_heap = set->public_heap;
   struct hak_slab *const *slabs = public_heap->bin[kind].slabs;
   struct hak_slab *slab = slabs[HAK_SLAB_AWAKE];
   if (slab == NULL) slab = slabs[HAK_SLAB_SPARSE];
   if (slab == NULL) slab = slabs[HAK_SLAB_PARTLY_CARVED];
   if (slab == NULL) {
-    public_note(heap->set, kind, false);
+    public_note(set, kind, false);
   } else {
     hak_bin_unlink(public_heap, slab);
     hak_slab_change_owner(slab, heap);
@@ -56,7 +57,7 @@ static struct hak_slab *public_take_locked(struct hak_heap *heap, size_t kind) {
 
 // Orphans
 
-static void link_orphan_locked(struct hak_heap_set *set, struct hak_heap *heap) {
+static void link_orphan_locked(struct hak_heap_set *set, struct hak_heap *heap) HAK_REQUIRES(set->lock) {
   struct hak_heap *newest = set->newest_orphan;
   heap->newer = NULL;
   heap->older = newest;
@@ -65,14 +66,15 @@ static void link_orphan_locked(struct hak_heap_set *set, struct hak_heap *heap) 
   hak_store_relaxed(&set->newest_orphan, heap);
 }
 
-static void unlink_orphan_locked(struct hak_heap_set *set, struct hak_heap *heap) {
+static void unlink_orphan_locked(struct hak_heap_set *set, struct hak_heap *heap) HAK_REQUIRES(set->lock) {
   if (heap->older != NULL) heap->older->newer = heap->newer;
   if (heap->newer != NULL) heap->newer->older = heap->older;
   if (set->oldest_orphan == heap) set->oldest_orphan = heap->newer;
   if (set->newest_orphan == heap) hak_store_relaxed(&set->newest_orphan, heap->older);
 }
 
-static void give_to_public_locked(struct hak_heap_set *set, struct hak_heap *heap, struct hak_slab **list) {
+static void give_to_public_locked(struct hak_heap_set *set, struct hak_heap *heap, struct hak_slab **list)
+    HAK_REQUIRES(set->lock) {
   struct hak_slab *slab;
   while ((slab = *list) != NULL) {
     hak_bin_unlink(heap, slab);
@@ -82,7 +84,7 @@ static void give_to_public_locked(struct hak_heap_set *set, struct hak_heap *hea
 }
 
 // Makes a husk of an orphan.
-static void dissolve_locked(struct hak_heap_set *set, struct hak_heap *heap) {
+static void dissolve_locked(struct hak_heap_set *set, struct hak_heap *heap) HAK_REQUIRES(set->lock) {
   unlink_orphan_locked(set, heap);
   for (size_t kind = 0; kind < HAK_KINDS; ++kind) {
     if (heap->bin[kind].current != NULL) hak_bin_return_current(heap, kind, &heap->list[kind]);
@@ -99,14 +101,14 @@ static void dissolve_locked(struct hak_heap_set *set, struct hak_heap *heap) {
 }
 
 // Dissolves the oldest orphan if it was not adopted within the decay time.
-static bool dissolve_old_locked(struct hak_heap_set *set, uint64_t now) {
+static bool dissolve_old_locked(struct hak_heap_set *set, uint64_t now) HAK_REQUIRES(set->lock) {
   struct hak_heap *oldest = set->oldest_orphan;
   if (oldest == NULL || now - oldest->orphaned_ms < set->pool->retain.delay_ms) return false;
   dissolve_locked(set, oldest);
   return true;
 }
 
-static void collect_mail_locked(struct hak_heap_set *set) {
+static void collect_mail_locked(struct hak_heap_set *set) HAK_REQUIRES(set->lock) {
   hak_store_relaxed(&set->n_mailed, 0);
   for (struct hak_heap *heap = set->newest_orphan; heap != NULL; heap = heap->older) hak_mail_drain(heap);
   for (struct hak_heap *heap = set->husks; heap != NULL; heap = heap->older) hak_mail_drain(heap);
@@ -128,14 +130,14 @@ struct hak_slab *hak_public_take(struct hak_heap *heap, size_t kind) {
   bool nothing = !in_public && hak_load_relaxed(&set->n_mailed) == 0 && hak_load_relaxed(&set->newest_orphan) == NULL;
   if (nothing) return NULL;
   hak_lock(&set->lock);
-  struct hak_slab *slab = public_take_locked(heap, kind);
+  struct hak_slab *slab = public_take_locked(set, heap, kind);
   if (slab == NULL && hak_load_relaxed(&set->n_mailed) != 0) {
     collect_mail_locked(set);
-    slab = public_take_locked(heap, kind);
+    slab = public_take_locked(set, heap, kind);
   }
   if (slab == NULL && set->oldest_orphan != NULL) {
     dissolve_locked(set, set->oldest_orphan);
-    slab = public_take_locked(heap, kind);
+    slab = public_take_locked(set, heap, kind);
   }
   hak_unlock(&set->lock);
   return slab;
@@ -146,7 +148,7 @@ struct hak_slab *hak_public_take(struct hak_heap *heap, size_t kind) {
 // What a registry entry has room for.
 #define HAK_HEAPS_MAX ((uint32_t)(1 << 24) - 1)
 
-static struct hak_heap *new_heap_locked(struct hak_heap_set *set) {
+static struct hak_heap *new_heap_locked(struct hak_heap_set *set) HAK_REQUIRES(set->lock) {
   if (set->n_heaps == HAK_HEAPS_MAX) return NULL;
   struct hak_heap *heap = hak_pool_meta_alloc(set->pool, sizeof *heap);
   if (heap == NULL) return NULL;
@@ -156,7 +158,7 @@ static struct hak_heap *new_heap_locked(struct hak_heap_set *set) {
   return heap;
 }
 
-static bool make_public_heap_locked(struct hak_heap_set *set) {
+static bool make_public_heap_locked(struct hak_heap_set *set) HAK_REQUIRES(set->lock) {
   struct hak_heap *heap = new_heap_locked(set);
   if (heap == NULL) return false;
   hak_store_relaxed(&heap->orphan, 1);
@@ -165,7 +167,7 @@ static bool make_public_heap_locked(struct hak_heap_set *set) {
   return true;
 }
 
-static struct hak_heap *adopt_locked(struct hak_heap_set *set) {
+static struct hak_heap *adopt_locked(struct hak_heap_set *set) HAK_REQUIRES(set->lock) {
   if (set->public_heap == NULL && !make_public_heap_locked(set)) return NULL;
   struct hak_heap *heap = set->newest_orphan;
   if (heap != NULL) {

@@ -54,7 +54,8 @@ static void readmit(struct hak_heap *heap) { hak_store_release(&heap->cache->own
 
 // Keeps all threads but the calling one, or all that have not ticked since `since`, from their heaps. Whether there are
 // any whose heaps can be visited.
-static bool keep_out_locked(struct hak_heap_set *set, const struct hak_cache *cache, uint64_t since) {
+static bool keep_out_locked(struct hak_heap_set *set, const struct hak_cache *cache, uint64_t since)
+    HAK_REQUIRES(set->visit_lock) {
   bool any = false;
   for (struct hak_heap *heap = set->newest_attached; heap != NULL; heap = heap->older) {
     if (heap->cache == cache || hak_load_relaxed(&heap->decayed_ms) > since) continue;
@@ -64,7 +65,7 @@ static bool keep_out_locked(struct hak_heap_set *set, const struct hak_cache *ca
   return any && set->pool->os->barrier();
 }
 
-static void readmit_all_locked(struct hak_heap_set *set) {
+static void readmit_all_locked(struct hak_heap_set *set) HAK_REQUIRES(set->visit_lock) {
   for (struct hak_heap *heap = set->newest_attached; heap != NULL; heap = heap->older) {
     if (is_visited(heap)) readmit(heap);
   }

@@ -50,12 +50,12 @@ static_assert(offsetof(struct hak_huge, freed_ms) == 32, "as drawn");
 void hak_huge_init(struct hak_huge_heap *heap, struct hak_pool *pool, bool diet) {
   *heap = (struct hak_huge_heap){
       .pool = pool, .os = pool->os, .diet = diet, .cache_limit_bytes = diet ? 0 : MIN_CACHE_LIMIT};
-  pthread_mutex_init(&heap->lock, NULL);
+  hak_mutex_init(&heap->lock);
 }
 
 void hak_huge_destroy(struct hak_huge_heap *heap) {
   (void)hak_huge_trim(heap, 0);
-  pthread_mutex_destroy(&heap->lock);
+  hak_mutex_destroy(&heap->lock);
 }
 
 void hak_huge_lock(struct hak_huge_heap *heap) { hak_lock(&heap->lock); }
@@ -81,7 +81,7 @@ static struct hak_huge *describe(uintptr_t base, size_t bytes, uint64_t origin) 
 
 // Lists
 
-static void link_live_locked(struct hak_huge_heap *heap, struct hak_huge *mapping) {
+static void link_live_locked(struct hak_huge_heap *heap, struct hak_huge *mapping) HAK_REQUIRES(heap->lock) {
   mapping->prev = NULL;
   mapping->next = heap->live;
   if (mapping->next != NULL) mapping->next->prev = mapping;
@@ -91,7 +91,7 @@ static void link_live_locked(struct hak_huge_heap *heap, struct hak_huge *mappin
   hak_add_relaxed(&heap->live_bytes, bytes_of(mapping));
 }
 
-static void unlink_live_locked(struct hak_huge_heap *heap, struct hak_huge *mapping) {
+static void unlink_live_locked(struct hak_huge_heap *heap, struct hak_huge *mapping) HAK_REQUIRES(heap->lock) {
   hak_registry_set(mapping->base, 1, 0);
   if (mapping->next != NULL) mapping->next->prev = mapping->prev;
   if (mapping->prev != NULL) {
@@ -103,7 +103,7 @@ static void unlink_live_locked(struct hak_huge_heap *heap, struct hak_huge *mapp
   hak_sub_relaxed(&heap->live_bytes, bytes_of(mapping));
 }
 
-static void unlink_cached_locked(struct hak_huge_heap *heap, struct hak_huge *mapping) {
+static void unlink_cached_locked(struct hak_huge_heap *heap, struct hak_huge *mapping) HAK_REQUIRES(heap->lock) {
   if (mapping->next != NULL) {
     mapping->next->prev = mapping->prev;
   } else {
@@ -120,7 +120,7 @@ static void unlink_cached_locked(struct hak_huge_heap *heap, struct hak_huge *ma
 }
 
 // Caches the mapping, together with cached neighbours that are parts of the same one.
-static void append_cached_locked(struct hak_huge_heap *heap, struct hak_huge *mapping) {
+static void append_cached_locked(struct hak_huge_heap *heap, struct hak_huge *mapping) HAK_REQUIRES(heap->lock) {
   struct hak_huge *next;
   for (struct hak_huge *other = heap->cached_first; other != NULL; other = next) {
     next = other->next;
@@ -197,7 +197,8 @@ static size_t unmap_list(struct hak_huge_heap *heap, struct hak_huge *list) {
 // The cache
 
 // Takes the longest unused mappings out of the cache until it is within the limits; the list of them.
-static struct hak_huge *evict_locked(struct hak_huge_heap *heap, size_t limit_bytes, size_t limit_mappings) {
+static struct hak_huge *evict_locked(struct hak_huge_heap *heap, size_t limit_bytes, size_t limit_mappings)
+    HAK_REQUIRES(heap->lock) {
   struct hak_huge *evicted = NULL;
   struct hak_huge *next;
   for (struct hak_huge *mapping = heap->cached_first; mapping != NULL; mapping = next) {
@@ -210,7 +211,7 @@ static struct hak_huge *evict_locked(struct hak_huge_heap *heap, size_t limit_by
   return evicted;
 }
 
-static struct hak_huge *expired_locked(struct hak_huge_heap *heap, uint64_t now) {
+static struct hak_huge *expired_locked(struct hak_huge_heap *heap, uint64_t now) HAK_REQUIRES(heap->lock) {
   struct hak_huge *expired = NULL;
   struct hak_huge *next;
   for (struct hak_huge *mapping = heap->cached_first; mapping != NULL; mapping = next) {
@@ -230,19 +231,19 @@ static bool fits(size_t bytes, size_t wanted_bytes) {
   return bytes - wanted_bytes <= hak_min(wanted_bytes / 8, MAPPING_ALIGNMENT);
 }
 
-// The cached mapping that suits best for `bytes`: the smallest that is large enough, else the largest. NULL when none
-// is aligned as wanted.
-static struct hak_huge *find_cached_locked(struct hak_huge_heap *heap, size_t bytes, size_t alignment) {
+// The smallest that is large enough suits best, else the largest.
+static bool suits_better(size_t bytes, size_t best_bytes, size_t wanted_bytes) {
+  if (bytes < wanted_bytes) return bytes > best_bytes;
+  return best_bytes < wanted_bytes || bytes < best_bytes;
+}
+
+// The cached mapping that suits best for `bytes`; NULL when none is aligned as wanted.
+static struct hak_huge *find_cached_locked(struct hak_huge_heap *heap, size_t bytes, size_t alignment)
+    HAK_REQUIRES(heap->lock) {
   struct hak_huge *best = NULL;
   for (struct hak_huge *mapping = heap->cached_first; mapping != NULL; mapping = mapping->next) {
     if ((mapping->base & (alignment - 1)) != 0) continue;
-    if (best == NULL) {
-      best = mapping;
-    } else if (bytes_of(mapping) >= bytes) {
-      if (bytes_of(best) < bytes || bytes_of(mapping) < bytes_of(best)) best = mapping;
-    } else if (bytes_of(mapping) > bytes_of(best)) {
-      best = mapping;
-    }
+    if (best == NULL || suits_better(bytes_of(mapping), bytes_of(best), bytes)) best = mapping;
   }
   return best;
 }
@@ -350,8 +351,10 @@ void *hak_huge_malloc(struct hak_huge_heap *heap, size_t size, size_t alignment,
   struct hak_huge *mapping = take_cached(heap, bytes, alignment, zeroed != NULL);
   if (mapping != NULL) mapping = adjust_cached(heap, mapping, bytes, alignment);
   bool clean = mapping == NULL || mapping->clean;
-  if (mapping == NULL) hak_retain_took_pages(&heap->pool->retain, 0, bytes);
-  if (mapping == NULL) mapping = map_new(heap, bytes, alignment);
+  if (mapping == NULL) {
+    hak_retain_took_pages(&heap->pool->retain, 0, bytes);
+    mapping = map_new(heap, bytes, alignment);
+  }
   if (mapping == NULL && hak_huge_trim(heap, 0) != 0) mapping = map_new(heap, bytes, alignment);
   if (mapping == NULL) return NULL;
   if (zeroed != NULL) *zeroed = clean;

@@ -4,12 +4,12 @@
 #ifndef HAKMEM_HUGE_HUGE_H_
 #define HAKMEM_HUGE_HUGE_H_
 
-#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "base/compiler.h"
+#include "platform/lock.h"
 #include "superslab/pool.h"
 
 #ifdef __cplusplus
@@ -24,7 +24,7 @@ struct hak_huge_heap {
   struct hak_pool *pool;
   const struct hak_os *os;
   bool diet;
-  pthread_mutex_t lock;
+  struct hak_mutex lock;
   struct hak_huge *live;                        // blocks in use
   struct hak_huge *cached_first, *cached_last;  // freed mappings, the longest unused first
   size_t n_cached;
@@ -85,8 +85,8 @@ void hak_huge_tick(struct hak_huge_heap *heap);
 size_t hak_huge_trim(struct hak_huge_heap *heap, size_t keep_bytes);
 
 // For fork: the lock is taken before, and given back on both sides after.
-void hak_huge_lock(struct hak_huge_heap *heap);
-void hak_huge_unlock(struct hak_huge_heap *heap);
+void hak_huge_lock(struct hak_huge_heap *heap) HAK_ACQUIRES(heap->lock);
+void hak_huge_unlock(struct hak_huge_heap *heap) HAK_RELEASES(heap->lock);
 
 #ifdef __cplusplus
 }

@@ -15,6 +15,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/atomic.h"
 #include "platform/os_fake.h"
 #include "platform/report.h"
 #include "superslab/layout.h"
@@ -612,6 +613,21 @@ TEST_F(HugeTest, AMappingThatCannotBeUnmappedIsKeptWithoutItsPagesAndUsedAgain) 
   EXPECT_TRUE(zeroed);
   EXPECT_EQ(q[0], 0);
   Free(q);
+}
+
+TEST_F(HugeTest, AMappingThatTheRegistryHasNoMemoryForIsGivenBack) {
+  uintptr_t region = 0x7ea000000000;
+  while (hak_load_relaxed(&hak_registry.region_offset[region >> HAK_REGION_SHIFT]) != 0) region += 4 * kGiB;
+  heap_.last_mapped = region + kGiB;
+  const size_t mapped = hak_os_fake_mapped_bytes();
+  hak_os_fake_fail(HAK_OS_FAKE_MAP, 2, 1);
+  EXPECT_EQ(Malloc(2 * kMiB), nullptr);
+  EXPECT_EQ(hak_os_fake_mapped_bytes(), mapped);
+  hak_os_fake_succeed();
+  char *p = Malloc(2 * kMiB);
+  ASSERT_NE(p, nullptr);
+  EXPECT_EQ(hak_os_fake_mapped_bytes(), mapped + sizeof(hak_region) + 2 * kMiB);
+  Free(p);
 }
 
 TEST_F(HugeTest, WhenTheSystemRefusesTheCacheMakesRoom) {

@@ -8,6 +8,7 @@
 
 #include <pthread.h>
 #include <stdbool.h>
+#include <stddef.h>
 
 #include "base/compiler.h"
 
@@ -18,12 +19,23 @@ extern "C" {
 // Whether the calling thread holds all locks, for a fork.
 extern __thread bool hak_lock_all_held HAK_TLS_MODEL HAK_HIDDEN;
 
-static inline void hak_lock(pthread_mutex_t *lock) {
-  if (HAK_LIKELY(!hak_lock_all_held)) pthread_mutex_lock(lock);
+struct HAK_LOCK_TYPE hak_mutex {
+  pthread_mutex_t mutex;
+};
+
+#define HAK_MUTEX_INIT \
+  { PTHREAD_MUTEX_INITIALIZER }
+
+static inline void hak_mutex_init(struct hak_mutex *lock) { pthread_mutex_init(&lock->mutex, NULL); }
+static inline void hak_mutex_destroy(struct hak_mutex *lock) { pthread_mutex_destroy(&lock->mutex); }
+
+// Unchecked: libc's mutex is not annotated.
+static inline void hak_lock(struct hak_mutex *lock) HAK_ACQUIRES(lock) HAK_LOCKS_UNCHECKED {
+  if (HAK_LIKELY(!hak_lock_all_held)) pthread_mutex_lock(&lock->mutex);
 }
 
-static inline void hak_unlock(pthread_mutex_t *lock) {
-  if (HAK_LIKELY(!hak_lock_all_held)) pthread_mutex_unlock(lock);
+static inline void hak_unlock(struct hak_mutex *lock) HAK_RELEASES(lock) HAK_LOCKS_UNCHECKED {
+  if (HAK_LIKELY(!hak_lock_all_held)) pthread_mutex_unlock(&lock->mutex);
 }
 
 #ifdef __cplusplus

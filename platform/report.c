@@ -19,7 +19,11 @@ static void put_char(struct line *line, char c) {
 
 static void put_string(struct line *line, const char *s) {
   // What comes from the environment must not end the line.
-  for (; *s != '\0'; ++s) put_char(line, (unsigned char)*s < ' ' ? '?' : *s);
+  for (; *s != '\0'; ++s) {
+    char c = *s;
+    if ((unsigned char)c < ' ') c = '?';
+    put_char(line, c);
+  }
 }
 
 static void put_number(struct line *line, uintptr_t n, unsigned base) {

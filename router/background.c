@@ -47,7 +47,7 @@ static bool start_thread(struct hak_process *process) {
   sigfillset(&all);
   if (pthread_attr_init(&attributes) != 0) return false;
   (void)pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-  (void)pthread_attr_setstacksize(&attributes, hak_max((size_t)PTHREAD_STACK_MIN, 64 * 1024));
+  (void)pthread_attr_setstacksize(&attributes, hak_max((size_t)PTHREAD_STACK_MIN, (size_t)64 * 1024));
   (void)pthread_sigmask(SIG_SETMASK, &all, &before);
   bool started = pthread_create(&thread, &attributes, run, process) == 0;
   (void)pthread_sigmask(SIG_SETMASK, &before, NULL);

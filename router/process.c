@@ -44,7 +44,9 @@ static void flush_ace_cache_beside(struct hak_cache *cache) {
 }
 
 // All locks are taken before a fork, in the order of their ranks, so that the child finds every structure whole.
-static void before_fork(void) {
+#define ALL_LOCKS process.heaps.visit_lock, process.heaps.lock, process.huge.lock, process.pool.lock
+
+static void before_fork(void) HAK_ACQUIRES(ALL_LOCKS) {
   hak_heap_set_before_fork(&process.heaps, &hak_thread_cache);
   hak_ace_lock(&process.ace);
   hak_huge_lock(&process.huge);
@@ -52,19 +54,19 @@ static void before_fork(void) {
   hak_lock_all_held = true;
 }
 
-static void unlock_tiers(void) {
+static void unlock_tiers(void) HAK_RELEASES(process.huge.lock, process.pool.lock) {
   hak_pool_unlock(&process.pool);
   hak_huge_unlock(&process.huge);
   hak_ace_unlock(&process.ace);
 }
 
-static void after_fork_in_parent(void) {
+static void after_fork_in_parent(void) HAK_RELEASES(ALL_LOCKS) {
   hak_lock_all_held = false;
   unlock_tiers();
   hak_heap_set_after_fork_in_parent(&process.heaps);
 }
 
-static void after_fork_in_child(void) {
+static void after_fork_in_child(void) HAK_RELEASES(ALL_LOCKS) {
   hak_heap_set_orphan_all(&process.heaps, &hak_thread_cache, flush_ace_cache_beside);
   hak_lock_all_held = false;
   unlock_tiers();
@@ -76,7 +78,7 @@ static void thread_ends(void *thread);
 
 // Returns whether it was this call that made it.
 static bool make_process(void) {
-  static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+  static struct hak_mutex lock = HAK_MUTEX_INIT;
   hak_lock(&lock);
   bool make = !process_ready;
   if (make) {

@@ -16,7 +16,7 @@
 void hak_pool_init(struct hak_pool *pool, const struct hak_os *os) {
   *pool = (struct hak_pool){
       .os = os, .retain = {.os = os, .delay_ms = HAK_POOL_PURGE_DELAY_MS, .min_bytes = HAK_RETAIN_MIN_BYTES}};
-  pthread_mutex_init(&pool->lock, NULL);
+  hak_mutex_init(&pool->lock);
 }
 
 void hak_pool_lock(struct hak_pool *pool) { hak_lock(&pool->lock); }
@@ -26,7 +26,7 @@ void hak_pool_unlock(struct hak_pool *pool) { hak_unlock(&pool->lock); }
 
 static size_t n_free(const struct hak_superslab *superslab) { return (size_t)__builtin_popcount(superslab->free_map); }
 
-static void link_by_free(struct hak_pool *pool, struct hak_superslab *superslab) {
+static void link_by_free(struct hak_pool *pool, struct hak_superslab *superslab) HAK_REQUIRES(pool->lock) {
   size_t n = n_free(superslab);
   if (n == 0) return;
   superslab->prev = NULL;
@@ -36,7 +36,7 @@ static void link_by_free(struct hak_pool *pool, struct hak_superslab *superslab)
   pool->with_free |= (uint64_t)1 << n;
 }
 
-static void unlink_by_free(struct hak_pool *pool, struct hak_superslab *superslab) {
+static void unlink_by_free(struct hak_pool *pool, struct hak_superslab *superslab) HAK_REQUIRES(pool->lock) {
   size_t n = n_free(superslab);
   if (n == 0) return;
   if (superslab->next != NULL) superslab->next->prev = superslab->prev;
@@ -48,7 +48,7 @@ static void unlink_by_free(struct hak_pool *pool, struct hak_superslab *supersla
   }
 }
 
-static void unlink_dirty(struct hak_pool *pool, struct hak_superslab *superslab) {
+static void unlink_dirty(struct hak_pool *pool, struct hak_superslab *superslab) HAK_REQUIRES(pool->lock) {
   if (superslab->dirty_next != NULL) {
     superslab->dirty_next->dirty_prev = superslab->dirty_prev;
   } else {
@@ -61,7 +61,7 @@ static void unlink_dirty(struct hak_pool *pool, struct hak_superslab *superslab)
   }
 }
 
-static void append_dirty(struct hak_pool *pool, struct hak_superslab *superslab) {
+static void append_dirty(struct hak_pool *pool, struct hak_superslab *superslab) HAK_REQUIRES(pool->lock) {
   superslab->dirty_next = NULL;
   superslab->dirty_prev = pool->dirty_last;
   if (pool->dirty_last != NULL) {
@@ -77,13 +77,15 @@ static size_t dirty_bytes(const struct hak_superslab *superslab) {
 }
 
 // Without a change of its place in the list of dirty SuperSlabs.
-static void change_dirty_map(struct hak_pool *pool, struct hak_superslab *superslab, uint32_t dirty_map) {
+static void change_dirty_map(struct hak_pool *pool, struct hak_superslab *superslab, uint32_t dirty_map)
+    HAK_REQUIRES(pool->lock) {
   size_t before = dirty_bytes(superslab);
   superslab->dirty_map = dirty_map;
   hak_retain_add_unused(&pool->retain, dirty_bytes(superslab) - before);
 }
 
-static void set_dirty_map(struct hak_pool *pool, struct hak_superslab *superslab, uint32_t dirty_map) {
+static void set_dirty_map(struct hak_pool *pool, struct hak_superslab *superslab, uint32_t dirty_map)
+    HAK_REQUIRES(pool->lock) {
   if (superslab->dirty_map != 0) unlink_dirty(pool, superslab);
   change_dirty_map(pool, superslab, dirty_map);
   if (dirty_map != 0) append_dirty(pool, superslab);
@@ -91,7 +93,7 @@ static void set_dirty_map(struct hak_pool *pool, struct hak_superslab *superslab
 
 // Growth
 
-static bool register_superslabs_locked(struct hak_pool *pool, uintptr_t base, size_t count) {
+static bool register_superslabs_locked(struct hak_pool *pool, uintptr_t base, size_t count) HAK_REQUIRES(pool->lock) {
   for (size_t i = 0; i < count; ++i) {
     if (!hak_registry_cover(pool->os, base + i * HAK_SUPERSLAB_BYTES)) return false;
   }
@@ -104,7 +106,7 @@ static bool register_superslabs_locked(struct hak_pool *pool, uintptr_t base, si
   return true;
 }
 
-static bool grow_locked(struct hak_pool *pool, size_t count) {
+static bool grow_locked(struct hak_pool *pool, size_t count) HAK_REQUIRES(pool->lock) {
   // Below the last one, where the kernel's own top-down search would go as well: neighbours share one mapping.
   size_t bytes = count * HAK_SUPERSLAB_BYTES;
   void *hint = pool->last_mapped > bytes ? (void *)(pool->last_mapped - bytes) : NULL;
@@ -120,12 +122,14 @@ static bool grow_locked(struct hak_pool *pool, size_t count) {
 
 // Return
 
-static void purge_locked(struct hak_pool *pool, struct hak_superslab *superslab, uint64_t now) {
+static void purge_locked(struct hak_pool *pool, struct hak_superslab *superslab, uint64_t now)
+    HAK_REQUIRES(pool->lock) {
   uint32_t dirty = superslab->dirty_map;
   uint32_t kept = 0;
   for (uint32_t rest = dirty; rest != 0;) {
     size_t first = (size_t)__builtin_ctz(rest);
     uint32_t from_first = ~(rest >> first);
+    // cppcheck-suppress knownConditionTrueFalse ; it is 0 where all slabs are dirty
     size_t count = from_first == 0 ? HAK_SUPERSLAB_SLABS - first : (size_t)__builtin_ctz(from_first);
     uint32_t mask = hak_superslab_mask(first, count);
     if (!pool->os->purge((void *)(superslab->base + first * HAK_SLAB_BYTES), count * HAK_SLAB_BYTES)) kept |= mask;
@@ -136,7 +140,7 @@ static void purge_locked(struct hak_pool *pool, struct hak_superslab *superslab,
   if (kept != 0) superslab->freed_ms = now + HAK_POOL_PURGE_DELAY_MS;
 }
 
-static bool unmap_locked(struct hak_pool *pool, struct hak_superslab *superslab) {
+static bool unmap_locked(struct hak_pool *pool, struct hak_superslab *superslab) HAK_REQUIRES(pool->lock) {
   // Out of the lists first: once it is unmapped, another pool may get its addresses and with them its descriptor.
   uint32_t dirty = superslab->dirty_map;
   unlink_by_free(pool, superslab);
@@ -153,14 +157,15 @@ static bool unmap_locked(struct hak_pool *pool, struct hak_superslab *superslab)
 }
 
 // Gives back the pages of `superslab` and, if all of it is free, the address space. Returns the bytes.
-static size_t return_locked(struct hak_pool *pool, struct hak_superslab *superslab, uint64_t now) {
+static size_t return_locked(struct hak_pool *pool, struct hak_superslab *superslab, uint64_t now)
+    HAK_REQUIRES(pool->lock) {
   size_t bytes = dirty_bytes(superslab);
   if (superslab->free_map == HAK_SUPERSLAB_ALL_FREE && unmap_locked(pool, superslab)) return bytes;
   purge_locked(pool, superslab, now);
   return bytes - dirty_bytes(superslab);
 }
 
-static void tick_locked(struct hak_pool *pool, uint64_t now) {
+static void tick_locked(struct hak_pool *pool, uint64_t now) HAK_REQUIRES(pool->lock) {
   struct hak_superslab *superslab;
   int left = RETURNS_PER_TICK;
   while (left-- != 0 && (superslab = pool->dirty_first) != NULL && superslab->freed_ms <= now &&
@@ -170,7 +175,7 @@ static void tick_locked(struct hak_pool *pool, uint64_t now) {
 }
 
 // Gives back what is kept beyond the limit.
-static void give_back_excess_locked(struct hak_pool *pool, uint64_t now) {
+static void give_back_excess_locked(struct hak_pool *pool, uint64_t now) HAK_REQUIRES(pool->lock) {
   struct hak_superslab *superslab;
   int left = RETURNS_PER_TICK;
   while (left-- != 0 && hak_retain_excess(&pool->retain) != 0 && (superslab = pool->dirty_first) != NULL &&
@@ -182,7 +187,7 @@ static void give_back_excess_locked(struct hak_pool *pool, uint64_t now) {
 // Runs
 
 // The fullest SuperSlab that has room, so that the emptier ones can become empty.
-static struct hak_superslab *find_locked(struct hak_pool *pool, size_t n_slabs) {
+static struct hak_superslab *find_locked(struct hak_pool *pool, size_t n_slabs) HAK_REQUIRES(pool->lock) {
   uint64_t candidates = pool->with_free & ~(((uint64_t)1 << n_slabs) - 1);
   while (candidates != 0) {
     unsigned n = (unsigned)__builtin_ctzl(candidates);
@@ -194,7 +199,8 @@ static struct hak_superslab *find_locked(struct hak_pool *pool, size_t n_slabs) 
   return NULL;
 }
 
-static uintptr_t take_locked(struct hak_pool *pool, struct hak_superslab *superslab, size_t n_slabs, bool *zeroed) {
+static uintptr_t take_locked(struct hak_pool *pool, struct hak_superslab *superslab, size_t n_slabs, bool *zeroed)
+    HAK_REQUIRES(pool->lock) {
   // Slabs that still hold pages first: their first touch does not fault.
   uint32_t runs = hak_superslab_runs(superslab->free_map, n_slabs);
   uint32_t backed_runs = runs & hak_superslab_runs(superslab->dirty_map, n_slabs);
@@ -281,7 +287,7 @@ size_t hak_pool_trim(struct hak_pool *pool, size_t keep_bytes) {
 
 void hak_pool_destroy(struct hak_pool *pool) {
   (void)hak_pool_trim(pool, 0);
-  pthread_mutex_destroy(&pool->lock);
+  hak_mutex_destroy(&pool->lock);
 }
 
 // Metadata

@@ -7,11 +7,11 @@
 #ifndef HAKMEM_SUPERSLAB_POOL_H_
 #define HAKMEM_SUPERSLAB_POOL_H_
 
-#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
+#include "platform/lock.h"
 #include "platform/os.h"
 #include "superslab/layout.h"
 #include "superslab/retain.h"
@@ -27,7 +27,7 @@ struct hak_superslab;
 // The fields belong to pool.c. Lock rank: innermost, no other lock is taken under it.
 struct hak_pool {
   const struct hak_os *os;
-  pthread_mutex_t lock;
+  struct hak_mutex lock;
   // SuperSlabs by their number of free slabs, 1 to 32; bit n of with_free says that by_free[n] is not empty.
   uint64_t with_free;
   struct hak_superslab *by_free[HAK_SUPERSLAB_SLABS + 1];
@@ -70,8 +70,8 @@ size_t hak_pool_trim(struct hak_pool *pool, size_t keep_bytes);
 void *hak_pool_meta_alloc(struct hak_pool *pool, size_t bytes);
 
 // For fork: the lock is taken before, and given back on both sides after.
-void hak_pool_lock(struct hak_pool *pool);
-void hak_pool_unlock(struct hak_pool *pool);
+void hak_pool_lock(struct hak_pool *pool) HAK_ACQUIRES(pool->lock);
+void hak_pool_unlock(struct hak_pool *pool) HAK_RELEASES(pool->lock);
 
 #ifdef __cplusplus
 }

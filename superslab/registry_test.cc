@@ -29,6 +29,14 @@ uintptr_t UnusedRegion() {
   return base;
 }
 
+uintptr_t raced_region;
+
+// The kernel, while another thread covers raced_region and is faster.
+void *MapAfterTheOther(void *hint, size_t bytes) {
+  hak_registry_cover(hak_os_fake(), raced_region);
+  return hak_os_fake()->map(hint, bytes);
+}
+
 class Registry : public ::testing::Test {
  protected:
   void SetUp() override { hak_os_fake_reset(4096); }
@@ -177,6 +185,16 @@ TEST_F(Registry, SurvivesTwoPoolsThatRaceForTheSameRegion) {
   // Of each region one copy is left, whoever came first; nothing else is.
   EXPECT_EQ(hak_os_fake_mapped_bytes() % sizeof(hak_region), 0u);
   EXPECT_LE(hak_os_fake_mapped_bytes(), kRegions * sizeof(hak_region));
+}
+
+TEST_F(Registry, WhoComesSecondGivesItsCopyOfARegionBack) {
+  raced_region = UnusedRegion();
+  struct hak_os os = *hak_os_fake();
+  os.map = MapAfterTheOther;
+  EXPECT_TRUE(hak_registry_cover(&os, raced_region));
+  EXPECT_TRUE(IsCovered(raced_region));
+  EXPECT_EQ(hak_os_fake_count(HAK_OS_FAKE_MAP), 2u);
+  EXPECT_EQ(hak_os_fake_mapped_bytes(), sizeof(hak_region));
 }
 
 }  // namespace

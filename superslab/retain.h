@@ -61,9 +61,9 @@ static inline size_t hak_retain_excess(const struct hak_retain *retain) {
 
 // Notes that `bytes` went back although they were unused for less than the decay time.
 static inline void hak_retain_gave_back_early(struct hak_retain *retain, size_t bytes) {
-  uint64_t now_ms = retain->os->now_ms();
+  uint64_t now = retain->os->now_ms();
   uint64_t since = hak_load_relaxed(&retain->ghost_ms);
-  if (now_ms - since >= retain->delay_ms && hak_cas_relaxed(&retain->ghost_ms, &since, now_ms)) {
+  if (now - since >= retain->delay_ms && hak_cas_relaxed(&retain->ghost_ms, &since, now)) {
     hak_store_relaxed(&retain->ghost_bytes, 0);
   }
   hak_add_relaxed(&retain->ghost_bytes, bytes);

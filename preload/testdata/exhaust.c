@@ -77,6 +77,12 @@ int main(int argc, char **argv) {
   if (calloc(1, limit) != NULL || errno != ENOMEM) return fail("calloc beyond the limit");
   errno = 0;
   if (realloc(all, limit) != NULL || errno != ENOMEM) return fail("realloc beyond the limit");
+  // A block may become smaller without memory for the move.
+  struct block *rest = all->next;
+  void *smaller = realloc(all, 1);
+  if (smaller == NULL) return fail("realloc to a smaller size");
+  free(smaller);
+  all = rest;
   void *aligned = NULL;
   if (posix_memalign(&aligned, 64, limit) != ENOMEM) return fail("posix_memalign beyond the limit");
 

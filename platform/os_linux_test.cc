@@ -1,0 +1,57 @@
+// What the kernel is asked to do that the fake operating system's tests do not see.
+#include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+
+#include <cerrno>
+#include <cstdint>
+
+#include "platform/os.h"
+
+namespace {
+
+constexpr size_t kMiB = 1024 * 1024;
+
+const hak_os *os = hak_os_linux();
+
+bool IsMapped(const void *page) {
+  return msync(const_cast<void *>(page), os->page_bytes, MS_ASYNC) == 0 || errno != ENOMEM;
+}
+
+TEST(OsLinux, AMovedMappingIsWhereItWasAskedForAndNowhereElse) {
+  // Low in the address space, where a mapping could grow to half of it.
+  char *start = static_cast<char *>(os->map(reinterpret_cast<void *>(uint64_t{1} << 40), kMiB));
+  char *target = static_cast<char *>(os->map(nullptr, 2 * kMiB));
+  ASSERT_NE(start, nullptr);
+  ASSERT_NE(target, nullptr);
+  bool was_followed = IsMapped(start + kMiB);
+  EXPECT_EQ(os->remap(start, kMiB, 2 * kMiB, target), target);
+  target[2 * kMiB - 1] = 1;
+  EXPECT_FALSE(IsMapped(start));
+  EXPECT_EQ(IsMapped(start + kMiB), was_followed);
+  EXPECT_TRUE(os->unmap(target, 2 * kMiB));
+}
+
+TEST(OsLinux, AMappingThatCannotBeMovedKeepsItsContentAndErrnoItsValue) {
+  char *start = static_cast<char *>(os->map(nullptr, kMiB));
+  char *target = static_cast<char *>(os->map(nullptr, 2 * kMiB));
+  ASSERT_NE(start, nullptr);
+  ASSERT_NE(target, nullptr);
+  start[kMiB - 1] = 42;
+  rlimit unlimited;
+  ASSERT_EQ(getrlimit(RLIMIT_AS, &unlimited), 0);
+  rlimit nothing = unlimited;
+  nothing.rlim_cur = os->page_bytes;
+  errno = EDOM;
+  ASSERT_EQ(setrlimit(RLIMIT_AS, &nothing), 0);
+  void *moved = os->remap(start, kMiB, 2 * kMiB, target);
+  int error = errno;
+  ASSERT_EQ(setrlimit(RLIMIT_AS, &unlimited), 0);
+  EXPECT_EQ(moved, nullptr);
+  EXPECT_EQ(error, EDOM);
+  EXPECT_EQ(start[kMiB - 1], 42);
+  EXPECT_TRUE(os->unmap(start, kMiB));
+  EXPECT_TRUE(os->unmap(target, 2 * kMiB));
+}
+
+}  // namespace
