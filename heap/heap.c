@@ -141,14 +141,24 @@ static void set_countdown(struct hak_slab *slab, uint32_t n_used) {
 }
 
 // What a heap must have counted before it is worth a walk over its SPARSE slabs.
-#define WALK_BYTES ((size_t)2 * 1024 * 1024)
+#define WALK_BYTES ((size_t)4 * 1024 * 1024)
 
-// Returns all that the heap has counted; the number of bytes.
-static size_t purge_counted(struct hak_heap *heap) {
+// Purges the older half of what the heap has counted of each kind; the number of bytes. The others may be on their way
+// to be empty.
+static size_t purge_older_half(struct hak_heap *heap) {
   size_t returned = 0;
   for (size_t kind = 0; kind < HAK_KINDS; ++kind) {
-    for (struct hak_slab *slab = heap->bin[kind].slabs[HAK_SLAB_SPARSE]; slab != NULL; slab = slab->next) {
-      if (slab->counted) returned += purge(heap, slab);
+    struct hak_slab *first = heap->bin[kind].slabs[HAK_SLAB_SPARSE];
+    size_t n_counted = 0;
+    for (struct hak_slab *slab = first; slab != NULL; slab = slab->next) n_counted += slab->counted;
+    size_t n_younger = n_counted / 2;
+    for (struct hak_slab *slab = first; slab != NULL; slab = slab->next) {
+      if (!slab->counted) continue;
+      if (n_younger != 0) {
+        --n_younger;
+      } else {
+        returned += purge(heap, slab);
+      }
     }
   }
   return returned;
@@ -160,7 +170,7 @@ static void strips_freed(struct hak_heap *heap, struct hak_slab *slab) {
   set_purgeable(heap, slab, true);
   struct hak_retain *retain = &heap->set->pool->retain;
   if (heap->counted_bytes < hak_min(WALK_BYTES, retain->min_bytes) || hak_retain_excess(retain) == 0) return;
-  hak_retain_gave_back_early(retain, purge_counted(heap));
+  hak_retain_gave_back_early(retain, purge_older_half(heap));
 }
 
 void hak_slab_emptied(struct hak_heap *heap, struct hak_slab *slab) {
@@ -298,15 +308,17 @@ static bool refill(struct hak_cache *cache, const struct hak_class *geometry) {
   struct hak_heap *heap = cache->heap;
   struct hak_bin *bin = &heap->bin[geometry->kind];
   uintptr_t *list = &cache->list[geometry->kind];
-  if (bin->current != NULL && fill_list(bin->current, list)) return true;
-
-  hak_outbox_flush(cache);
-  hak_mail_drain(heap);
   struct hak_slab *current = bin->current;
   if (current != NULL && fill_list(current, list)) return true;
   // Before more memory is touched, what other slabs have is used.
-  bool carved = current != NULL && bin->slabs[HAK_SLAB_AWAKE] == NULL && hak_strip_carve(heap, current, list);
-  if (carved) return true;
+  bool may_carve = current != NULL && bin->slabs[HAK_SLAB_AWAKE] == NULL && hak_load_relaxed(&heap->mail) == NULL;
+  if (may_carve && hak_strip_carve(heap, current, list)) return true;
+
+  hak_outbox_flush(cache);
+  hak_mail_drain(heap);
+  if (current != NULL && fill_list(current, list)) return true;
+  may_carve = current != NULL && bin->slabs[HAK_SLAB_AWAKE] == NULL;
+  if (may_carve && hak_strip_carve(heap, current, list)) return true;
   struct hak_slab *slab = next_slab(heap, geometry);
   // Without a successor the current slab stays current: what is freed in it can be had at once.
   if (slab == NULL) return false;

@@ -7,6 +7,9 @@
 // A refill of a hot kind carves this much at most: what is carved is touched.
 #define CARVE_BYTES_MAX ((size_t)16 * 1024)
 
+// The same for memory that holds pages already.
+#define DIRTY_CARVE_BYTES_MAX ((size_t)64 * 1024)
+
 // A kind that has filled this many slabs is hot.
 #define HOT_SLABS 2
 
@@ -28,21 +31,31 @@ static size_t strips_per_page(const struct hak_heap *heap, const struct hak_slab
 
 // Carving
 
-static size_t strips_per_carve(const struct hak_heap *heap, const struct hak_slab *slab) {
+// How many of the `n_uncarved` strips from `first` on are carved at once.
+static size_t strips_per_carve(const struct hak_heap *heap, const struct hak_slab *slab, size_t first,
+                               size_t n_uncarved) {
   size_t n = strips_per_page(heap, slab);
-  if (heap->bin[slab->kind].n_fresh < HOT_SLABS) return n;
-  size_t bytes = hak_min((size_t)heap->set->refill_count * slab->block_bytes, CARVE_BYTES_MAX);
-  return hak_max(n, hak_round_up(bytes, (size_t)1 << strip_shift(slab)) >> strip_shift(slab));
+  if (heap->bin[slab->kind].n_fresh >= HOT_SLABS) {
+    size_t bytes = hak_min((size_t)heap->set->refill_count * slab->block_bytes, CARVE_BYTES_MAX);
+    n = hak_max(n, hak_round_up(bytes, (size_t)1 << strip_shift(slab)) >> strip_shift(slab));
+    // What holds pages already is touched for less.
+    size_t n_dirty = (size_t)__builtin_ctz(~((uint32_t)slab->dirty >> first));
+    n = hak_max(n, hak_min(n_dirty, DIRTY_CARVE_BYTES_MAX >> strip_shift(slab)));
+  }
+  return hak_min(n, n_uncarved);
 }
 
 bool hak_strip_carve(struct hak_heap *heap, struct hak_slab *slab, uintptr_t *list) {
   if (slab->uncarved == 0) return false;
   size_t first = (size_t)__builtin_ctz(slab->uncarved);
-  size_t n = (size_t)__builtin_ctz(~((uint32_t)slab->uncarved >> first));
-  n = hak_min(n, strips_per_carve(heap, slab));
+  size_t n_uncarved = (size_t)__builtin_ctz(~((uint32_t)slab->uncarved >> first));
+  size_t n = strips_per_carve(heap, slab, first, n_uncarved);
   uint16_t mask = mask_of(first, n);
-  size_t fresh_bytes = (size_t)__builtin_popcount(mask & ~slab->dirty) << strip_shift(slab);
-  if (fresh_bytes != 0) hak_retain_took_pages(&heap->set->pool->retain, fresh_bytes, fresh_bytes);
+  uint32_t fresh = mask & ~(uint32_t)slab->dirty;
+  if (fresh != 0) {
+    size_t fresh_bytes = (size_t)__builtin_popcount(fresh) << strip_shift(slab);
+    hak_retain_took_pages(&heap->set->pool->retain, fresh_bytes, fresh_bytes);
+  }
   slab->uncarved &= (uint16_t)~mask;
   slab->dirty |= mask;
 

@@ -271,9 +271,15 @@ static void split(struct hak_huge_heap *heap, struct hak_huge *mapping, size_t b
 
 // Remapping
 
+// Tells the pool that memory without pages is about to be used. What is used of a Huge block nobody knows.
+static void took_fresh(struct hak_huge_heap *heap, size_t bytes) {
+  hak_retain_took_pages(&heap->pool->retain, 0, bytes);
+}
+
 // Makes the mapping `bytes` long where it is. False, and it is as it was, if the kernel cannot.
 static bool grow_in_place(struct hak_huge_heap *heap, struct hak_huge *mapping, size_t bytes) {
   if (heap->os->remap((void *)mapping->base, bytes_of(mapping), bytes, NULL) == NULL) return false;
+  took_fresh(heap, bytes - bytes_of(mapping));
   hak_store_relaxed(&mapping->bytes, bytes);
   return true;
 }
@@ -284,6 +290,7 @@ static struct hak_huge *grow_elsewhere(struct hak_huge_heap *heap, struct hak_hu
   struct hak_huge *target = map_new(heap, bytes, MAPPING_ALIGNMENT);
   if (target == NULL) return NULL;
   target->clean = mapping->clean;
+  took_fresh(heap, bytes - bytes_of(mapping));
   // Afterwards the old range, and so the old descriptor, may be another thread's.
   if (heap->os->remap((void *)mapping->base, bytes_of(mapping), bytes, (void *)target->base) != NULL) return target;
   target->next = NULL;
