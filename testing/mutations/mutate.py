@@ -47,7 +47,7 @@ def copy_tree(target):
 def bazel(tree, jobs, *arguments):
     command, *rest = arguments
     return subprocess.run(
-        [str(tree / "bazelw"), command, f"--jobs={jobs}", "--test_timeout=300", *rest],
+        [str(tree / "bazelw"), command, f"--jobs={jobs}", "--test_timeout=60", *rest],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
 
 
@@ -58,7 +58,7 @@ def run(tree, mutation, jobs):
         flags = [f"--config={mutation['config']}"] if "config" in mutation else []
         if bazel(tree, jobs, "build", *flags, mutation["test"]).returncode != 0:
             return "DOES NOT BUILD"
-        # 3 is Bazel's status for tests that failed.
+        # 3 is Bazel's status for tests that failed, or hung.
         return "caught" if bazel(tree, jobs, "test", *flags, mutation["test"]).returncode == 3 else "SURVIVED"
     finally:
         path.write_text(text, encoding="utf-8")
