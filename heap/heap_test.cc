@@ -544,6 +544,28 @@ TEST_F(Heap, MailsASlabOnceHoweverManyPublicationsItGets) {
   EXPECT_EQ(PublishedOf(blocks[0]), 6u);
 }
 
+TEST_F(Heap, ASlabThatIsAboutToBeMailedIsNotReleased) {
+  Thread owner(&heaps_);
+  std::vector<void *> blocks = owner.MallocSlab(kKind);
+  std::vector<void *> others = owner.MallocSlab(kKind);
+  void *of_current = owner.Malloc(kKind);
+  // As if another thread had published, the blocks had been collected while the slab was current, and the mail was
+  // still to come.
+  hak_slab_remote *remote = RemoteOf(blocks[0]);
+  remote->word |= HAK_REMOTE_IN_MAIL;
+  owner.FreeAll(others);
+  owner.FreeAll(blocks);
+  EXPECT_NE(hak_registry_find(blocks[0]), 0u) << "released when it became empty";
+  hak_heap_trim(&owner.cache);
+  EXPECT_NE(hak_registry_find(blocks[0]), 0u) << "released by the trim";
+
+  remote->mail_next = owner.cache.heap->mail;
+  owner.cache.heap->mail = remote;
+  hak_heap_trim(&owner.cache);
+  EXPECT_EQ(hak_registry_find(blocks[0]), 0u);
+  owner.Free(of_current);
+}
+
 TEST_F(Heap, TheOwnerReusesWhatOthersFreedBeforeItGrows) {
   Thread owner(&heaps_);
   Thread other(&heaps_);
