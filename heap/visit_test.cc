@@ -52,6 +52,7 @@ TEST_F(Visit, ATickCollectsWhatOthersFreedForASleepingThread) {
   EXPECT_EQ(pool_.n_slabs_used, kSlabs + 1);
   TickAfter(HAK_POOL_PURGE_DELAY_MS / 2, visitor);
   EXPECT_LE(pool_.n_slabs_used, 2u + HAK_HEAP_SPARES);
+  EXPECT_EQ(sleeper.cache.owner_id, sleeper.cache.heap->id) << "it may go on";
   for (int i = 0; i < 4; ++i) TickAfter(HAK_POOL_PURGE_DELAY_MS, visitor);
   EXPECT_LE(pool_.n_slabs_used, 2u) << "the current slab, and an empty one";
 }
