@@ -22,15 +22,12 @@
 
 namespace {
 
+using hak_test::ClassOf;
+using hak_test::Thread;
+
 constexpr uint32_t kKind = 4;  // 64-byte blocks
 constexpr uint32_t kBytes = 16 * kKind;
 constexpr uint32_t kMidKind = HAK_KIND_MID_LAST;  // 32 KiB, the longest runs
-
-hak_class ClassOf(uint32_t kind) {
-  if (kind <= HAK_KIND_TINY_LAST) return hak_class_make(kind, 1, 16 * kind);
-  uint32_t index = kind - HAK_KIND_MID_FIRST;
-  return hak_class_make(kind, static_cast<uint32_t>(hak_kind_run_slabs(kind)), (9 + index % 8) << (7 + index / 8));
-}
 
 hak_slab *SlabOf(const void *p) {
   size_t kind = hak_entry_kind(hak_registry_find(p));
@@ -40,45 +37,6 @@ hak_slab *SlabOf(const void *p) {
 hak_slab_remote *RemoteOf(const void *p) { return hak_slab_remote_at(SlabOf(p)->base); }
 uint32_t OwnerOf(const void *p) { return hak_entry_owner(hak_registry_find(p)); }
 uint64_t PublishedOf(const void *p) { return RemoteOf(p)->word >> HAK_REMOTE_COUNT_SHIFT; }
-
-// A thread: its cache, from its first allocation to its end.
-class Thread {
- public:
-  explicit Thread(hak_heap_set *heaps) { EXPECT_TRUE(hak_heap_attach(heaps, &cache)); }
-  ~Thread() {
-    if (cache.heap != nullptr) hak_heap_detach(&cache);
-  }
-  Thread(const Thread &) = delete;
-  Thread &operator=(const Thread &) = delete;
-
-  void *Malloc(uint32_t kind) {
-    void *p = hak_cache_pop(&cache, kind);
-    if (p != nullptr) return p;
-    hak_class geometry = ClassOf(kind);
-    return hak_heap_refill(&cache, &geometry) ? hak_cache_pop(&cache, kind) : nullptr;
-  }
-
-  std::vector<void *> MallocMany(uint32_t kind, size_t count) {
-    std::vector<void *> blocks;
-    for (size_t i = 0; i < count; ++i) blocks.push_back(Malloc(kind));
-    return blocks;
-  }
-
-  // All blocks of one slab, and with another one the thread's current slab is a different one.
-  std::vector<void *> MallocSlab(uint32_t kind) { return MallocMany(kind, ClassOf(kind).n_blocks); }
-
-  void Free(void *p) {
-    size_t kind;
-    uintptr_t distance;
-    if (!hak_cache_push(&cache, p, &kind, &distance)) hak_heap_free(&cache, p, "free");
-  }
-
-  void FreeAll(const std::vector<void *> &blocks) {
-    for (void *p : blocks) Free(p);
-  }
-
-  hak_cache cache = HAK_CACHE_INIT;
-};
 
 using Heap = hak_test::HeapTest;
 
@@ -584,6 +542,28 @@ TEST_F(Heap, MailsASlabOnceHoweverManyPublicationsItGets) {
     EXPECT_EQ(owner.cache.heap->mail->mail_next, nullptr);
   }
   EXPECT_EQ(PublishedOf(blocks[0]), 6u);
+}
+
+TEST_F(Heap, ASlabThatIsAboutToBeMailedIsNotReleased) {
+  Thread owner(&heaps_);
+  std::vector<void *> blocks = owner.MallocSlab(kKind);
+  std::vector<void *> others = owner.MallocSlab(kKind);
+  void *of_current = owner.Malloc(kKind);
+  // As if another thread had published, the blocks had been collected while the slab was current, and the mail was
+  // still to come.
+  hak_slab_remote *remote = RemoteOf(blocks[0]);
+  remote->word |= HAK_REMOTE_IN_MAIL;
+  owner.FreeAll(others);
+  owner.FreeAll(blocks);
+  EXPECT_NE(hak_registry_find(blocks[0]), 0u) << "released when it became empty";
+  hak_heap_trim(&owner.cache);
+  EXPECT_NE(hak_registry_find(blocks[0]), 0u) << "released by the trim";
+
+  remote->mail_next = owner.cache.heap->mail;
+  owner.cache.heap->mail = remote;
+  hak_heap_trim(&owner.cache);
+  EXPECT_EQ(hak_registry_find(blocks[0]), 0u);
+  owner.Free(of_current);
 }
 
 TEST_F(Heap, TheOwnerReusesWhatOthersFreedBeforeItGrows) {

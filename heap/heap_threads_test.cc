@@ -12,21 +12,18 @@
 #include <vector>
 
 #include "heap/heap.h"
+#include "heap/test_heap.h"
 #include "platform/os.h"
 
 namespace {
+
+using hak_test::ClassOf;
 
 struct Block {
   unsigned char *p;
   uint32_t kind;
   unsigned char pattern;
 };
-
-hak_class ClassOf(uint32_t kind) {
-  if (kind <= HAK_KIND_TINY_LAST) return hak_class_make(kind, 1, 16 * kind);
-  uint32_t index = kind - HAK_KIND_MID_FIRST;
-  return hak_class_make(kind, static_cast<uint32_t>(hak_kind_run_slabs(kind)), (9 + index % 8) << (7 + index / 8));
-}
 
 class HeapThreads : public ::testing::Test {
  protected:

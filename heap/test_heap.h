@@ -19,6 +19,52 @@
 
 namespace hak_test {
 
+// The geometry of a kind of Tiny or Mid.
+inline hak_class ClassOf(uint32_t kind) {
+  if (kind <= HAK_KIND_TINY_LAST) return hak_class_make(kind, 1, 16 * kind);
+  uint32_t index = kind - HAK_KIND_MID_FIRST;
+  return hak_class_make(kind, static_cast<uint32_t>(hak_kind_run_slabs(kind)), (9 + index % 8) << (7 + index / 8));
+}
+
+// A thread: its cache, from its first allocation to its end.
+class Thread {
+ public:
+  explicit Thread(hak_heap_set *heaps) { EXPECT_TRUE(hak_heap_attach(heaps, &cache)); }
+  ~Thread() {
+    if (cache.heap != nullptr) hak_heap_detach(&cache);
+  }
+  Thread(const Thread &) = delete;
+  Thread &operator=(const Thread &) = delete;
+
+  void *Malloc(uint32_t kind) {
+    void *p = hak_cache_pop(&cache, kind);
+    if (p != nullptr) return p;
+    hak_class geometry = ClassOf(kind);
+    return hak_heap_refill(&cache, &geometry) ? hak_cache_pop(&cache, kind) : nullptr;
+  }
+
+  std::vector<void *> MallocMany(uint32_t kind, size_t count) {
+    std::vector<void *> blocks;
+    for (size_t i = 0; i < count; ++i) blocks.push_back(Malloc(kind));
+    return blocks;
+  }
+
+  // All blocks of one slab, and with another one the thread's current slab is a different one.
+  std::vector<void *> MallocSlab(uint32_t kind) { return MallocMany(kind, ClassOf(kind).n_blocks); }
+
+  void Free(void *p) {
+    size_t kind;
+    uintptr_t distance;
+    if (!hak_cache_push(&cache, p, &kind, &distance)) hak_heap_free(&cache, p, "free");
+  }
+
+  void FreeAll(const std::vector<void *> &blocks) {
+    for (void *p : blocks) Free(p);
+  }
+
+  hak_cache cache = HAK_CACHE_INIT;
+};
+
 class HeapTest : public ::testing::Test {
  protected:
   void SetUp() override { Start(4096, HAK_REFILL_COUNT_DEFAULT, false); }
