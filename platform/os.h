@@ -39,12 +39,20 @@ struct hak_os {
   // cannot (before Linux 4.14, or refused by a filter); then nothing has happened.
   bool (*barrier)(void);
 
+  // Takes access to the range away, for good: a touch ends the program. Its pages go (unless they
+  // are locked); it is unmapped as any other.
+  // False if the kernel refuses; then nothing has happened.
+  bool (*guard)(void *start, size_t bytes);
+
   // Milliseconds of a clock that never goes back, to a few milliseconds.
   uint64_t (*now_ms)(void);
 };
 
 // The kernel this process runs on. Never fails, never allocates; the page size is read at run time.
 const struct hak_os *hak_os_linux(void);
+
+// 64 random bits that no other process can know. Never fails, never allocates, keeps errno. Cost: a system call.
+uint64_t hak_os_random(void);
 
 // Maps `bytes` at a multiple of `alignment`, a power of two of at least a page. NULL when the kernel refuses.
 // Cost: one system call when the kernel's first choice is aligned, three otherwise.
