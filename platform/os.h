@@ -58,6 +58,13 @@ uint64_t hak_os_random(void);
 // Cost: one system call when the kernel's first choice is aligned, three otherwise.
 void *hak_os_map_aligned(const struct hak_os *os, void *hint, size_t bytes, size_t alignment);
 
+// Maps `bytes` that the program has no business with: in the hardened library between two guard pages. NULL when the
+// kernel refuses.
+void *hak_os_map_metadata(const struct hak_os *os, size_t bytes);
+
+// Gives back what hak_os_map_metadata has mapped.
+void hak_os_unmap_metadata(const struct hak_os *os, void *start, size_t bytes);
+
 #ifdef __cplusplus
 }
 #endif

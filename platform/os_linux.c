@@ -11,6 +11,7 @@
 
 #include "base/atomic.h"
 #include "base/bits.h"
+#include "base/compiler.h"
 #include "platform/os.h"
 
 // A range that one thread gives back may be mapped by another at once, which then writes the descriptors of the same
@@ -164,4 +165,21 @@ void *hak_os_map_aligned(const struct hak_os *os, void *hint, size_t bytes, size
   if (head != 0) os->unmap(p, head);
   if (tail != 0) os->unmap(end, tail);
   return start;
+}
+
+static size_t metadata_guard_bytes(const struct hak_os *os) { return HAK_CONFIG_HARDENED ? os->page_bytes : 0; }
+
+void *hak_os_map_metadata(const struct hak_os *os, size_t bytes) {
+  size_t guard_bytes = metadata_guard_bytes(os);
+  char *p = os->map(NULL, guard_bytes + bytes + guard_bytes);
+  if (p == NULL || guard_bytes == 0) return p;
+  // A page that cannot be guarded is one that nobody uses.
+  (void)os->guard(p, guard_bytes);
+  (void)os->guard(p + guard_bytes + bytes, guard_bytes);
+  return p + guard_bytes;
+}
+
+void hak_os_unmap_metadata(const struct hak_os *os, void *start, size_t bytes) {
+  size_t guard_bytes = metadata_guard_bytes(os);
+  (void)os->unmap((char *)start - guard_bytes, guard_bytes + bytes + guard_bytes);
 }
