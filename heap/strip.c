@@ -52,7 +52,7 @@ static uintptr_t link_shuffled(const struct hak_slab *slab, uintptr_t block, uin
   uintptr_t head = block;
   uintptr_t tail = block;
   for (uintptr_t next = block + slab->block_bytes; next != end; next += slab->block_bytes) {
-    if (hak_secret_encode(next, slab->kind) >> 63 != 0) {
+    if (hak_secret_hash(next) >> 63 != 0) {
       hak_link_set(next, head);
       head = next;
     } else {
@@ -182,7 +182,7 @@ static size_t purge_blocks(struct hak_heap *heap, struct hak_slab *slab) {
   const struct hak_os *os = heap->set->pool->os;
   size_t bytes = 0;
   if (slab->block_bytes <= os->page_bytes) return 0;
-  for (uintptr_t block = slab->free; block != slab->base; block = *(uintptr_t *)block) {
+  for (uintptr_t block = slab->free; block != slab->base; block = hak_link_get(block)) {
     uintptr_t first = hak_round_up(block + sizeof(uintptr_t), os->page_bytes);
     uintptr_t end = hak_round_down(block + slab->block_bytes, os->page_bytes);
     uint32_t last_strip = (uint32_t)(end - 1 - slab->base) >> strip_shift(slab);

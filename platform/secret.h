@@ -33,6 +33,12 @@ static inline uint64_t hak_secret_decode(uintptr_t address, uint64_t word) {
   return (word * hak_secret.inverse) ^ address ^ hak_secret.key;
 }
 
+// Bits that belong to the address, all of them as good as drawn.
+static inline uint64_t hak_secret_hash(uintptr_t address) {
+  uint64_t word = hak_secret_encode(address, 0);
+  return (word ^ word >> 32) * hak_secret.multiplier;
+}
+
 #ifdef __cplusplus
 }
 #endif

@@ -45,8 +45,7 @@ static uint64_t *seal_of(const void *p, size_t block_bytes) {
 
 // The canary behind `size` bytes is never 0, so that the end of a string written too far always shows.
 static uint8_t canary_byte(const void *p, size_t i) {
-  uint64_t word = hak_secret_encode((uintptr_t)p, HAK_KIND_NONE);
-  return (uint8_t)(word >> (56 - i % 8 * 8)) | 1;
+  return (uint8_t)(hak_secret_hash((uintptr_t)p) >> i % 8 * 8) | 1;
 }
 
 static size_t canary_bytes(size_t block_bytes, size_t size) {
