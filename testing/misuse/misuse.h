@@ -11,6 +11,7 @@
 #define FOREIGN                           \
   "pointer was not allocated by hakmem; " \
   "if libc's malloc did, for a library opened with RTLD_DEEPBIND, set HAKMEM_FOREIGN_FREE=libc"
+#define FOREIGN_IN_SLAB "pointer was not allocated by hakmem"
 #define DOUBLE_FREE "double free"
 #define UNALIGNED "pointer is not aligned to 16 bytes"
 #define NOT_START "pointer is not the start of a block"
