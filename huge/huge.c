@@ -201,7 +201,10 @@ static size_t unmap_list(struct hak_huge_heap *heap, struct hak_huge *list) {
   for (struct hak_huge *mapping = list; mapping != NULL; mapping = next) {
     next = mapping->next;
     size_t bytes = bytes_of(mapping);
+    uintptr_t end = mapping->base + bytes + mapping->guard_bytes;
     if (heap->os->unmap((void *)mapping->base, bytes + mapping->guard_bytes)) {
+      // The next mapping goes here again, and not ever further down: each place costs descriptors.
+      if (hak_load_relaxed(&heap->last_mapped) < end) hak_store_relaxed(&heap->last_mapped, end);
       returned += bytes;
       continue;
     }
