@@ -14,8 +14,6 @@
 #include "superslab/layout.h"
 #include "superslab/registry.h"
 
-#define CANARY_BYTES_MAX ((size_t)16)
-
 // Blocks in use
 
 static bool has_bit(size_t kind) { return kind <= HAK_KIND_MID_LAST; }
@@ -43,30 +41,33 @@ static uint64_t *seal_of(const void *p, size_t block_bytes) {
   return (uint64_t *)((uintptr_t)p + block_bytes - sizeof(uint64_t));
 }
 
-// The canary behind `size` bytes is never 0, so that the end of a string written too far always shows.
-static uint8_t canary_byte(const void *p, size_t i) {
-  return (uint8_t)(hak_secret_hash((uintptr_t)p) >> i % 8 * 8) | 1;
+struct canary {
+  uint64_t words[2];
+};
+
+// No byte of it is 0, so that the end of a string written too far always shows.
+static struct canary canary_of(const void *p) {
+  uint64_t word = hak_secret_hash((uintptr_t)p) | 0x0101010101010101;
+  return (struct canary){{word, word}};
 }
 
 static size_t canary_bytes(size_t block_bytes, size_t size) {
-  return hak_min(block_bytes - sizeof(uint64_t) - size, CANARY_BYTES_MAX);
+  return hak_min(block_bytes - sizeof(uint64_t) - size, sizeof(struct canary));
 }
 
 static size_t sealed_size(const void *p, size_t block_bytes, const char *function) {
   uint64_t size = hak_secret_decode((uintptr_t)p, *seal_of(p, block_bytes));
-  bool intact = size <= block_bytes - sizeof(uint64_t);
-  const uint8_t *canary = (const uint8_t *)p + size;
-  for (size_t i = 0, n = intact ? canary_bytes(block_bytes, size) : 0; i < n; ++i) {
-    intact = intact && canary[i] == canary_byte(p, i);
-  }
+  struct canary canary = canary_of(p);
+  bool intact = size <= block_bytes - sizeof(uint64_t) &&
+                memcmp((const char *)p + size, &canary, canary_bytes(block_bytes, size)) == 0;
   if (HAK_UNLIKELY(!intact)) hak_fatal_misuse(function, p, HAK_MISUSE_OVERFLOW);
   return size;
 }
 
 void hak_hardened_seal(void *p, size_t kind, size_t block_bytes, size_t size) {
   *seal_of(p, block_bytes) = hak_secret_encode((uintptr_t)p, size);
-  uint8_t *canary = (uint8_t *)p + size;
-  for (size_t i = 0, n = canary_bytes(block_bytes, size); i < n; ++i) canary[i] = canary_byte(p, i);
+  struct canary canary = canary_of(p);
+  memcpy((char *)p + size, &canary, canary_bytes(block_bytes, size));
   // Relaxed: the bit's other users have the pointer from the program, and so, by its own synchronisation, the rest.
   if (has_bit(kind)) (void)__atomic_fetch_or(in_use_word(p), in_use_bit(p), __ATOMIC_RELAXED);
 }
