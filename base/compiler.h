@@ -55,7 +55,7 @@
 #define HAK_CONFIG_CHECKED 0
 #endif
 
-// 1 in the hardened library (bazel --config=hardened, //preload:libhakmem-hardened.so): see docs/misuse.md.
+// 1 in the hardened library (//preload:libhakmem-hardened.so): see docs/misuse.md.
 #ifndef HAK_CONFIG_HARDENED
 #define HAK_CONFIG_HARDENED 0
 #endif
