@@ -55,6 +55,11 @@
 #define HAK_CONFIG_CHECKED 0
 #endif
 
+// 1 in the hardened library (//preload:libhakmem-hardened.so): see docs/misuse.md.
+#ifndef HAK_CONFIG_HARDENED
+#define HAK_CONFIG_HARDENED 0
+#endif
+
 // Hides from the compiler how `pointer` was made, so that it keeps it in one register and reaches everything at
 // constant distances from there, instead of computing an address for each.
 #define HAK_KEEP_AS_BASE(pointer) __asm__("" : "+r"(pointer))

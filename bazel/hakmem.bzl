@@ -69,6 +69,11 @@ def _is_cxx(name, srcs):
 
 def _copts(name, srcs, product = False):
     copts = _CXX_COPTS if _is_cxx(name, srcs) else _C_COPTS
+    copts = copts + select({
+        # Tests too: it is in headers.
+        "//bazel:hardened": ["-DHAK_CONFIG_HARDENED=1"],
+        "//conditions:default": [],
+    })
     if product:
         copts = copts + _PRODUCT_COPTS + select({
             "//bazel:dlopen": _DLOPEN_COPTS,

@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "base/compiler.h"
+#include "heap/link.h"
 #include "superslab/layout.h"
 #include "superslab/registry.h"
 
@@ -64,7 +65,7 @@ struct hak_cache {
 static HAK_ALWAYS_INLINE void *hak_cache_pop(struct hak_cache *cache, size_t kind) {
   uintptr_t head = cache->list[kind];
   if (HAK_UNLIKELY((head & HAK_SLAB_OFFSET_MASK) == 0)) return NULL;
-  cache->list[kind] = *(uintptr_t *)head;
+  cache->list[kind] = hak_link_get(head);
   return (void *)head;
 }
 
@@ -76,7 +77,7 @@ static HAK_ALWAYS_INLINE bool hak_cache_push(struct hak_cache *cache, void *p, s
   uintptr_t head = cache->list[*kind];
   if (HAK_UNLIKELY(hak_xor_is_zero((uintptr_t)p, head, distance))) return false;
   if (HAK_UNLIKELY((*distance & ~(HAK_SLAB_OFFSET_MASK - (HAK_BLOCK_ALIGNMENT - 1))) != 0)) return false;
-  *(uintptr_t *)p = head;
+  hak_link_set((uintptr_t)p, head);
   cache->list[*kind] = (uintptr_t)p;
   return true;
 }

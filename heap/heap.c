@@ -257,14 +257,16 @@ void hak_bin_return_current(struct hak_heap *heap, size_t kind, uintptr_t *list)
   struct hak_bin *bin = &heap->bin[kind];
   struct hak_slab *slab = bin->current;
   uint32_t n_free = 0;
-  uintptr_t *end = list;
-  while ((*end & HAK_SLAB_OFFSET_MASK) != 0) {
-    end = (uintptr_t *)*end;
+  uintptr_t tail = 0;
+  for (uintptr_t block = *list; (block & HAK_SLAB_OFFSET_MASK) != 0; block = hak_link_get(block)) {
+    tail = block;
     ++n_free;
   }
-  for (uintptr_t block = slab->free; block != slab->base; block = *(uintptr_t *)block) ++n_free;
-  *end = slab->free;
-  slab->free = *list;
+  for (uintptr_t block = slab->free; block != slab->base; block = hak_link_get(block)) ++n_free;
+  if (tail != 0) {
+    hak_link_set(tail, slab->free);
+    slab->free = *list;
+  }
   *list = 0;
   bin->current = NULL;
   bin->n_fresh = 0;

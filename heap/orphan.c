@@ -14,6 +14,7 @@
 #define HEAPS_PER_MAIL 4
 
 void hak_heap_set_init(struct hak_heap_set *set, struct hak_pool *pool, uint32_t refill_count, bool diet) {
+  if (HAK_CONFIG_HARDENED) hak_secret_make();
   *set = (struct hak_heap_set){.pool = pool, .refill_count = refill_count, .diet = diet};
   hak_mutex_init(&set->visit_lock);
   hak_mutex_init(&set->lock);

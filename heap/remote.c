@@ -31,8 +31,8 @@ static struct hak_heap *mail_push(struct hak_slab_remote *remote) {
 static void append_free(struct hak_slab *slab, uintptr_t head) {
   if (slab->free != slab->base) {
     uintptr_t tail = head;
-    while (*(uintptr_t *)tail != slab->base) tail = *(uintptr_t *)tail;
-    *(uintptr_t *)tail = slab->free;
+    for (uintptr_t next = hak_link_get(tail); next != slab->base; next = hak_link_get(tail)) tail = next;
+    hak_link_set(tail, slab->free);
   }
   slab->free = head;
 }
@@ -79,7 +79,7 @@ void hak_remote_publish(uintptr_t base, uintptr_t head, uintptr_t tail, uint32_t
   uint64_t found = hak_load_relaxed(&remote->word);
   uint64_t wanted;
   do {
-    *(uintptr_t *)tail = HAK_REMOTE_HEAD(found);
+    hak_link_set(tail, HAK_REMOTE_HEAD(found));
     uint64_t count = (found >> HAK_REMOTE_COUNT_SHIFT) + n;
     wanted = head | count << HAK_REMOTE_COUNT_SHIFT | HAK_REMOTE_IN_MAIL;
     // Release: the links. Acquire: pairs with collect's release, see there.
@@ -129,7 +129,7 @@ void hak_outbox_add(struct hak_cache *cache, void *p, size_t kind, const char *f
     start_slot(slot, base, kind);
     slot->tail = block;
   } else {
-    *(uintptr_t *)p = slot->head;
+    hak_link_set(block, slot->head);
   }
   slot->head = block;
   ++slot->count;

@@ -45,6 +45,35 @@ static size_t strips_per_carve(const struct hak_heap *heap, const struct hak_sla
   return hak_min(n, n_uncarved);
 }
 
+// The first of the new blocks from `block` to `end`, linked in address order.
+static uintptr_t link_in_order(const struct hak_slab *slab, uintptr_t block, uintptr_t end) {
+  uintptr_t head = block;
+  for (uintptr_t next = block + slab->block_bytes; next != end; next += slab->block_bytes) {
+    hak_link_set(block, next);
+    block = next;
+  }
+  hak_link_set(block, slab->base);
+  return head;
+}
+
+// The same in an order that cannot be foretold: the process's secret says for each block which end of the list it goes
+// to.
+static uintptr_t link_shuffled(const struct hak_slab *slab, uintptr_t block, uintptr_t end) {
+  uintptr_t head = block;
+  uintptr_t tail = block;
+  for (uintptr_t next = block + slab->block_bytes; next != end; next += slab->block_bytes) {
+    if (hak_secret_hash(next) >> 63 != 0) {
+      hak_link_set(next, head);
+      head = next;
+    } else {
+      hak_link_set(tail, next);
+      tail = next;
+    }
+  }
+  hak_link_set(tail, slab->base);
+  return head;
+}
+
 bool hak_strip_carve(struct hak_heap *heap, struct hak_slab *slab, uintptr_t *list) {
   if (slab->uncarved == 0) return false;
   size_t first = (size_t)__builtin_ctz(slab->uncarved);
@@ -62,12 +91,7 @@ bool hak_strip_carve(struct hak_heap *heap, struct hak_slab *slab, uintptr_t *li
   uintptr_t block = slab->base + slab->first + (uintptr_t)blocks_before(slab, first) * slab->block_bytes;
   uintptr_t end = slab->base + slab->first + (uintptr_t)blocks_before(slab, first + n) * slab->block_bytes;
   HAK_CHECK(block < end);
-  *list = block;
-  for (uintptr_t next = block + slab->block_bytes; next != end; next += slab->block_bytes) {
-    *(uintptr_t *)block = next;
-    block = next;
-  }
-  *(uintptr_t *)block = slab->base;
+  *list = HAK_CONFIG_HARDENED ? link_shuffled(slab, block, end) : link_in_order(slab, block, end);
   return true;
 }
 
@@ -96,7 +120,7 @@ struct occupation {
 static struct occupation occupation_of(const struct hak_slab *slab) {
   struct occupation found = {.entered_free = 0};
   unsigned shift = strip_shift(slab);
-  for (uintptr_t block = slab->free; block != slab->base; block = *(uintptr_t *)block) {
+  for (uintptr_t block = slab->free; block != slab->base; block = hak_link_get(block)) {
     uint32_t offset = (uint32_t)(block - slab->base);
     uint32_t strip = offset >> shift;
     ++found.n_free[strip];
@@ -134,13 +158,16 @@ static uint16_t whole_pages(const struct hak_heap *heap, const struct hak_slab *
 
 // Takes the blocks that start in `strips`, which are all free, off the free list.
 static void unlink_strips(struct hak_slab *slab, uint16_t strips) {
-  uintptr_t *link = &slab->free;
-  while (*link != slab->base) {
-    uintptr_t block = *link;
-    if ((strips >> ((uint32_t)(block - slab->base) >> strip_shift(slab)) & 1) != 0) {
-      *link = *(uintptr_t *)block;
+  uintptr_t kept = 0;
+  uintptr_t next;
+  for (uintptr_t block = slab->free; block != slab->base; block = next) {
+    next = hak_link_get(block);
+    if ((strips >> ((uint32_t)(block - slab->base) >> strip_shift(slab)) & 1) == 0) {
+      kept = block;
+    } else if (kept != 0) {
+      hak_link_set(kept, next);
     } else {
-      link = (uintptr_t *)block;
+      slab->free = next;
     }
   }
 }
@@ -168,7 +195,7 @@ static size_t purge_blocks(struct hak_heap *heap, struct hak_slab *slab) {
   const struct hak_os *os = heap->set->pool->os;
   size_t bytes = 0;
   if (slab->block_bytes <= os->page_bytes) return 0;
-  for (uintptr_t block = slab->free; block != slab->base; block = *(uintptr_t *)block) {
+  for (uintptr_t block = slab->free; block != slab->base; block = hak_link_get(block)) {
     uintptr_t first = hak_round_up(block + sizeof(uintptr_t), os->page_bytes);
     uintptr_t end = hak_round_down(block + slab->block_bytes, os->page_bytes);
     uint32_t last_strip = (uint32_t)(end - 1 - slab->base) >> strip_shift(slab);

@@ -25,10 +25,10 @@
 
 // The descriptor of a mapping, in the private slab descriptor of its first slab.
 //
-//   0       8        16      24      32           40       48      49
-//   +-------+--------+-------+-------+------------+--------+-------+----------+
-//   | base  | bytes  | next  | prev  |  freed_ms  | origin | clean | (unused) |
-//   +-------+--------+-------+-------+------------+--------+-------+----------+
+//   0       8        16      24      32           40       48            56      57
+//   +-------+--------+-------+-------+------------+--------+-------------+-------+----------+
+//   | base  | bytes  | next  | prev  |  freed_ms  | origin | guard_bytes | clean | (unused) |
+//   +-------+--------+-------+-------+------------+--------+-------------+-------+----------+
 //
 // base and origin are fixed. bytes belongs to the block's owner while the block lives and to the lock's holder while it
 // is cached. The rest is guarded by the lock. A mapping is in one of the heap's two lists, live or cached, or in the
@@ -40,8 +40,9 @@ struct hak_huge {
   uint64_t freed_ms;
   // The parts of what was once mapped by one call have the same number: the kernel remaps only within one of its areas.
   uint64_t origin;
-  bool clean;  // cached, and known to be zero
-  unsigned char unused[HAK_DESCRIPTOR_BYTES - 49];
+  size_t guard_bytes;  // hardened: behind `bytes`, out of the program's reach
+  bool clean;          // cached, and known to be zero
+  unsigned char unused[HAK_DESCRIPTOR_BYTES - 57];
 };
 
 static_assert(sizeof(struct hak_huge) == HAK_DESCRIPTOR_BYTES, "a slab descriptor");
@@ -157,8 +158,26 @@ static void *make_live(struct hak_huge_heap *heap, struct hak_huge *mapping) {
 
 // The operating system
 
+// In the hardened library the last page of each mapping is guarded, a block that becomes smaller leaves a larger guard,
+// and a freed block is a guard as a whole: it is cached without being used again, so that for a while nobody gets its
+// addresses.
+
+static size_t guard_page_bytes(const struct hak_huge_heap *heap) {
+  return HAK_CONFIG_HARDENED ? heap->os->page_bytes : 0;
+}
+
+// Makes all of the mapping from `bytes` on a guard. False, and nothing has changed, when the kernel refuses.
+static bool guard_from(struct hak_huge_heap *heap, struct hak_huge *mapping, size_t bytes) {
+  size_t guarded_bytes = bytes_of(mapping) - bytes;
+  if (!heap->os->guard((void *)(mapping->base + bytes), guarded_bytes)) return false;
+  mapping->guard_bytes += guarded_bytes;
+  hak_store_relaxed(&mapping->bytes, bytes);
+  return true;
+}
+
 // A new mapping that is in nobody's list yet; NULL when there is no memory.
-static struct hak_huge *map_new(struct hak_huge_heap *heap, size_t bytes, size_t alignment) {
+static struct hak_huge *map_new(struct hak_huge_heap *heap, size_t usable_bytes, size_t alignment) {
+  size_t bytes = usable_bytes + guard_page_bytes(heap);
   // Below the last one, where the kernel's own top-down search would go as well.
   uintptr_t last = hak_load_relaxed(&heap->last_mapped);
   uintptr_t hint = last > bytes ? hak_round_down(last - bytes, alignment) : 0;
@@ -169,7 +188,9 @@ static struct hak_huge *map_new(struct hak_huge_heap *heap, size_t bytes, size_t
     return NULL;
   }
   hak_store_relaxed(&heap->last_mapped, (uintptr_t)p);
-  return describe((uintptr_t)p, bytes, hak_add_relaxed(&heap->n_origins, 1));
+  struct hak_huge *mapping = describe((uintptr_t)p, bytes, hak_add_relaxed(&heap->n_origins, 1));
+  if (HAK_CONFIG_HARDENED) (void)guard_from(heap, mapping, usable_bytes);
+  return mapping;
 }
 
 // Unmaps the mappings of a list that is linked by `next` and in the caller's hands; the number of bytes. What the
@@ -180,7 +201,10 @@ static size_t unmap_list(struct hak_huge_heap *heap, struct hak_huge *list) {
   for (struct hak_huge *mapping = list; mapping != NULL; mapping = next) {
     next = mapping->next;
     size_t bytes = bytes_of(mapping);
-    if (heap->os->unmap((void *)mapping->base, bytes)) {
+    uintptr_t end = mapping->base + bytes + mapping->guard_bytes;
+    if (heap->os->unmap((void *)mapping->base, bytes + mapping->guard_bytes)) {
+      // The next mapping goes here again, and not ever further down: each place costs descriptors.
+      if (hak_load_relaxed(&heap->last_mapped) < end) hak_store_relaxed(&heap->last_mapped, end);
       returned += bytes;
       continue;
     }
@@ -269,6 +293,15 @@ static void split(struct hak_huge_heap *heap, struct hak_huge *mapping, size_t b
   hak_huge_unlock(heap);
 }
 
+// Takes what is beyond `bytes` away from the program.
+static void shrink(struct hak_huge_heap *heap, struct hak_huge *mapping, size_t bytes) {
+  if (HAK_CONFIG_HARDENED) {
+    (void)guard_from(heap, mapping, bytes);
+  } else {
+    cut(heap, mapping, bytes);
+  }
+}
+
 // Remapping
 
 // Tells the pool that memory without pages is about to be used. What is used of a Huge block nobody knows.
@@ -291,8 +324,13 @@ static struct hak_huge *grow_elsewhere(struct hak_huge_heap *heap, struct hak_hu
   if (target == NULL) return NULL;
   target->clean = mapping->clean;
   took_fresh(heap, bytes - bytes_of(mapping));
-  // Afterwards the old range, and so the old descriptor, may be another thread's.
-  if (heap->os->remap((void *)mapping->base, bytes_of(mapping), bytes, (void *)target->base) != NULL) return target;
+  // Afterwards the old range, and so the old descriptor, may be another thread's; but for the guard.
+  void *guard = (void *)(mapping->base + bytes_of(mapping));
+  size_t guard_bytes = mapping->guard_bytes;
+  if (heap->os->remap((void *)mapping->base, bytes_of(mapping), bytes, (void *)target->base) != NULL) {
+    if (HAK_CONFIG_HARDENED && guard_bytes != 0) (void)heap->os->unmap(guard, guard_bytes);
+    return target;
+  }
   target->next = NULL;
   (void)unmap_list(heap, target);
   return NULL;
@@ -308,7 +346,7 @@ static void change_live_bytes(struct hak_huge_heap *heap, size_t old_bytes, size
 static struct hak_huge *take_cached(struct hak_huge_heap *heap, size_t bytes, size_t alignment, bool want_zeroed) {
   uint64_t now = heap->os->now_ms();
   hak_huge_lock(heap);
-  struct hak_huge *mapping = find_cached_locked(heap, bytes, alignment);
+  struct hak_huge *mapping = HAK_CONFIG_HARDENED ? NULL : find_cached_locked(heap, bytes, alignment);
   if (mapping != NULL && want_zeroed && !mapping->clean && (bytes > MAX_CLEARED_BYTES || bytes_of(mapping) < bytes)) {
     mapping = NULL;
   }
@@ -380,7 +418,7 @@ void hak_huge_free(struct hak_huge_heap *heap, void *p) {
   }
   struct hak_huge *mapping = descriptor_of(p);
   unlink_live_locked(heap, mapping);
-  mapping->clean = false;
+  mapping->clean = HAK_CONFIG_HARDENED && heap->os->guard((void *)mapping->base, bytes_of(mapping));
   mapping->freed_ms = now;
   struct hak_huge *evicted = NULL;
   struct hak_huge *excess = NULL;
@@ -439,7 +477,7 @@ void *hak_huge_resize(struct hak_huge_heap *heap, void *p, size_t size, bool may
   size_t bytes = hak_round_up(hak_max(size, 1), heap->os->page_bytes);
   size_t old_bytes = bytes_of(mapping);
   if (bytes <= old_bytes) {
-    if (!fits(old_bytes, bytes)) cut(heap, mapping, bytes);
+    if (!fits(old_bytes, bytes)) shrink(heap, mapping, bytes);
     change_live_bytes(heap, old_bytes, bytes_of(mapping));
     return p;
   }

@@ -205,6 +205,18 @@ TEST_F(HugeTest, AFreedMappingServesTheNextRequestWithoutASystemCall) {
   EXPECT_EQ(hak_os_fake_count(HAK_OS_FAKE_ANY), calls);
 }
 
+TEST_F(HugeTest, AddressSpaceIsUsedAgainWhereNothingIsCached) {
+  Stop();
+  Start(4 * kKiB, true);
+  char *p = Malloc(10 * kMiB);
+  Free(p);
+  for (int i = 0; i < 100; ++i) {
+    char *q = Malloc(10 * kMiB);
+    EXPECT_EQ(q, p);
+    Free(q);
+  }
+}
+
 TEST_F(HugeTest, TheSmallestCachedMappingThatIsLargeEnoughIsTaken) {
   char *p20 = Malloc(20 * kMiB);
   char *p10 = Malloc(10 * kMiB);

@@ -39,6 +39,11 @@ struct hak_os {
   // cannot (before Linux 4.14, or refused by a filter); then nothing has happened.
   bool (*barrier)(void);
 
+  // Takes access to the range away, for good: a touch ends the program. Its pages go (unless they
+  // are locked); it is unmapped as any other.
+  // False if the kernel refuses; then nothing has happened.
+  bool (*guard)(void *start, size_t bytes);
+
   // Milliseconds of a clock that never goes back, to a few milliseconds.
   uint64_t (*now_ms)(void);
 };
@@ -46,9 +51,19 @@ struct hak_os {
 // The kernel this process runs on. Never fails, never allocates; the page size is read at run time.
 const struct hak_os *hak_os_linux(void);
 
+// 64 random bits that no other process can know. Never fails, never allocates, keeps errno. Cost: a system call.
+uint64_t hak_os_random(void);
+
 // Maps `bytes` at a multiple of `alignment`, a power of two of at least a page. NULL when the kernel refuses.
 // Cost: one system call when the kernel's first choice is aligned, three otherwise.
 void *hak_os_map_aligned(const struct hak_os *os, void *hint, size_t bytes, size_t alignment);
+
+// Maps `bytes` that the program has no business with: in the hardened library between two guard pages. NULL when the
+// kernel refuses.
+void *hak_os_map_metadata(const struct hak_os *os, size_t bytes);
+
+// Gives back what hak_os_map_metadata has mapped.
+void hak_os_unmap_metadata(const struct hak_os *os, void *start, size_t bytes);
 
 #ifdef __cplusplus
 }

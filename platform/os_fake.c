@@ -90,6 +90,11 @@ static void fake_huge_pages(void *start, size_t bytes, bool wanted) {
 
 static bool fake_barrier(void) { return !fails(HAK_OS_FAKE_BARRIER) && hak_os_linux()->barrier(); }
 
+static bool fake_guard(void *start, size_t bytes) {
+  check_whole_pages(start, bytes);
+  return !call_fails(HAK_OS_FAKE_GUARD) && hak_os_linux()->guard(start, bytes);
+}
+
 static uint64_t fake_now_ms(void) {
   (void)fails(HAK_OS_FAKE_NOW);
   return hak_load_relaxed(&clock_ms);
@@ -103,6 +108,7 @@ static struct hak_os fake = {
     .remap = fake_remap,
     .huge_pages = fake_huge_pages,
     .barrier = fake_barrier,
+    .guard = fake_guard,
     .now_ms = fake_now_ms,
 };
 

@@ -19,8 +19,9 @@ enum hak_os_fake_call {
   HAK_OS_FAKE_REMAP,
   HAK_OS_FAKE_HUGE_PAGES,
   HAK_OS_FAKE_BARRIER,
+  HAK_OS_FAKE_GUARD,
   HAK_OS_FAKE_NOW,
-  HAK_OS_FAKE_ANY,  // each map, unmap, purge and remap counts here as well
+  HAK_OS_FAKE_ANY,  // each map, unmap, purge, remap and guard counts here as well
   HAK_OS_FAKE_CALLS
 };
 

@@ -4,12 +4,14 @@
 #include <linux/membarrier.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/atomic.h"
 #include "base/bits.h"
+#include "base/compiler.h"
 #include "platform/os.h"
 
 // A range that one thread gives back may be mapped by another at once, which then writes the descriptors of the same
@@ -97,6 +99,14 @@ static bool linux_barrier(void) {
   return done;
 }
 
+static bool linux_guard(void *start, size_t bytes) {
+  int saved_errno = errno;
+  bool done = mprotect(start, bytes, PROT_NONE) == 0;
+  if (done) (void)madvise(start, bytes, MADV_DONTNEED);
+  errno = saved_errno;
+  return done;
+}
+
 static uint64_t linux_now_ms(void) {
   struct timespec now;
   // The coarse clock is read without a system call; it cannot fail where the kernel is younger than 2.6.32.
@@ -112,6 +122,7 @@ const struct hak_os *hak_os_linux(void) {
       .remap = linux_remap,
       .huge_pages = linux_huge_pages,
       .barrier = linux_barrier,
+      .guard = linux_guard,
       .now_ms = linux_now_ms,
   };
   // Every thread that gets here stores the same value. getauxval, because sysconf may open files.
@@ -119,6 +130,22 @@ const struct hak_os *hak_os_linux(void) {
     __atomic_store_n(&os.page_bytes, getauxval(AT_PAGESZ), __ATOMIC_RELAXED);
   }
   return &os;
+}
+
+uint64_t hak_os_random(void) {
+  int saved_errno = errno;
+  uint64_t bits;
+  if (getrandom(&bits, sizeof bits, GRND_NONBLOCK) != sizeof bits) {
+    // Refused, or too early after the machine's start: the kernel has given every process 16 random bytes. Not as they
+    // are, because libc's stack guard is made of them; the stack lies at a random address as well.
+    const uint64_t *given = (const uint64_t *)getauxval(AT_RANDOM);
+    static uint64_t n_calls;  // atomic
+    uint64_t odd = given[0] | 1;
+    bits = (given[1] ^ (uintptr_t)&bits ^ hak_add_relaxed(&n_calls, 1) << 32) * odd;
+    bits ^= bits >> 31;
+  }
+  errno = saved_errno;
+  return bits;
 }
 
 void *hak_os_map_aligned(const struct hak_os *os, void *hint, size_t bytes, size_t alignment) {
@@ -138,4 +165,21 @@ void *hak_os_map_aligned(const struct hak_os *os, void *hint, size_t bytes, size
   if (head != 0) os->unmap(p, head);
   if (tail != 0) os->unmap(end, tail);
   return start;
+}
+
+static size_t metadata_guard_bytes(const struct hak_os *os) { return HAK_CONFIG_HARDENED ? os->page_bytes : 0; }
+
+void *hak_os_map_metadata(const struct hak_os *os, size_t bytes) {
+  size_t guard_bytes = metadata_guard_bytes(os);
+  char *p = os->map(NULL, guard_bytes + bytes + guard_bytes);
+  if (p == NULL || guard_bytes == 0) return p;
+  // A page that cannot be guarded is one that nobody uses.
+  (void)os->guard(p, guard_bytes);
+  (void)os->guard(p + guard_bytes + bytes, guard_bytes);
+  return p + guard_bytes;
+}
+
+void hak_os_unmap_metadata(const struct hak_os *os, void *start, size_t bytes) {
+  size_t guard_bytes = metadata_guard_bytes(os);
+  (void)os->unmap((char *)start - guard_bytes, guard_bytes + bytes + guard_bytes);
 }

@@ -32,6 +32,8 @@ HAK_COLD HAK_NORETURN void hak_fatal_invariant(const char *expression, const cha
   "; if libc's malloc did, for a library opened with RTLD_DEEPBIND, set HAKMEM_FOREIGN_FREE=libc"
 #define HAK_MISUSE_DOUBLE_FREE "double free"
 #define HAK_MISUSE_UNALIGNED "pointer is not aligned to 16 bytes"
+#define HAK_MISUSE_CORRUPTED "free list is corrupted"
+#define HAK_MISUSE_OVERFLOW "block was overflowed"
 #define HAK_MISUSE_NOT_START "pointer is not the start of a block"
 
 #ifdef __cplusplus

@@ -16,7 +16,11 @@
 namespace hak_test {
 namespace {
 
-constexpr char kLibrary[] = "preload/libhakmem.so";
+// HAK_TEST_LIBRARY, which a test's BUILD rule sets, names another one.
+std::string Library() {
+  const char *chosen = getenv("HAK_TEST_LIBRARY");
+  return chosen == nullptr ? "preload/libhakmem.so" : chosen;
+}
 
 [[noreturn]] void Die(const std::string &what) {
   std::fprintf(stderr, "test_process: %s: %s\n", what.c_str(), std::strerror(errno));
@@ -35,11 +39,13 @@ std::string DataFile(const std::string &workspace_path) {
   return path;
 }
 
+bool IsHardened() { return Library().find("hardened") != std::string::npos; }
+
 void RunOnHakmem(char **argv) {
   constexpr char kMark[] = "HAK_TEST_PRELOADED";
   if (getenv(kMark) == nullptr) {
     setenv(kMark, "1", 1);
-    setenv("LD_PRELOAD", DataFile(kLibrary).c_str(), 1);
+    setenv("LD_PRELOAD", DataFile(Library()).c_str(), 1);
     execv("/proc/self/exe", argv);
     Die("execv");
   }
@@ -64,7 +70,7 @@ Outcome Run(const std::vector<std::string> &argv, const std::vector<std::string>
   for (const std::string &argument : argv) arguments.push_back(const_cast<char *>(argument.c_str()));
   arguments.push_back(nullptr);
 
-  std::vector<std::string> variables = {"LD_PRELOAD=" + DataFile(kLibrary)};
+  std::vector<std::string> variables = {"LD_PRELOAD=" + DataFile(Library())};
   for (char **variable = environ; *variable != nullptr; ++variable) {
     if (std::strncmp(*variable, "HAKMEM_", 7) != 0 && std::strncmp(*variable, "LD_PRELOAD=", 11) != 0) {
       variables.push_back(*variable);

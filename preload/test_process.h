@@ -1,6 +1,7 @@
 // Runs programs on the preload library and looks at what comes out.
 //
-// The library is data of the test (//preload:libhakmem.so), found relative to the working directory that Bazel gives.
+// The library is data of the test, found relative to the working directory that Bazel gives: //preload:libhakmem.so, or
+// what HAK_TEST_LIBRARY names ("preload/libhakmem-hardened.so").
 #ifndef HAKMEM_PRELOAD_TEST_PROCESS_H_
 #define HAKMEM_PRELOAD_TEST_PROCESS_H_
 
@@ -11,6 +12,9 @@ namespace hak_test {
 
 // The absolute path of a file that the test has as data; ends the test program if it is not there.
 std::string DataFile(const std::string &workspace_path);
+
+// Whether the library under test is the hardened one.
+bool IsHardened();
 
 // Makes libhakmem.so this process's malloc: executes the program anew with the same arguments unless it is in place.
 // To be called first in main. Ends the program if the library does not serve malloc afterwards.

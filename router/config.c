@@ -48,6 +48,7 @@ struct hak_config hak_config_read(const char *(*get)(const char *name)) {
       .background_purge = read_number(get, (struct variable){"HAKMEM_BACKGROUND_PURGE", 0, 1, 0}),
       .allow_malloc_fallback = read_number(get, (struct variable){"HAKMEM_ALLOW_MALLOC_FALLBACK", 0, 1, 0}),
       .foreign_free_libc = read_foreign_free(get),
+      .wipe = HAK_CONFIG_HARDENED ? read_number(get, (struct variable){"HAKMEM_WIPE", 0, 1, 0}) : 0,
       .verbose = read_number(get, (struct variable){"HAKMEM_VERBOSE", 0, 1, HAK_CONFIG_CHECKED}),
   };
 }

@@ -19,6 +19,7 @@ struct hak_config {
   unsigned background_purge;       // 1: a thread gives back what stays unused while the program idles
   unsigned allow_malloc_fallback;  // 1: libc serves what every tier has refused
   bool foreign_free_libc;          // blocks that are not hakmem's are libc's; else they are misuse
+  unsigned wipe;                   // 1: freed memory is cleared; hardened library only
   unsigned verbose;                // 1: warnings are printed
 };
 

@@ -9,6 +9,7 @@
 #include "platform/os.h"
 #include "router/background.h"
 #include "router/fallback.h"
+#include "router/hardened.h"
 
 HAK_HIDDEN __thread struct hak_cache hak_thread_cache HAK_TLS_MODEL = HAK_CACHE_INIT;
 HAK_HIDDEN __thread struct hak_ace_cache hak_thread_ace_cache HAK_TLS_MODEL;
@@ -145,6 +146,7 @@ void hak_process_tick(void) {
 static void thread_ends(void *unused) {
   (void)unused;
   ended = true;
+  if (HAK_CONFIG_HARDENED && hak_thread_cache.heap != NULL) hak_hardened_flush(&hak_thread_cache);
   hak_ace_cache_flush(&process.ace, &hak_thread_ace_cache);
   if (hak_thread_cache.heap != NULL) hak_heap_detach(&hak_thread_cache);
 }

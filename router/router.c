@@ -12,6 +12,7 @@
 #include "platform/report.h"
 #include "router/fallback.h"
 #include "router/hakmem.h"
+#include "router/hardened.h"
 #include "router/process.h"
 #include "router/router_inline.h"
 #include "tiny/tiny.h"
@@ -83,16 +84,27 @@ static void *malloc_tiers(struct hak_process *process, size_t size, size_t align
   return p != NULL ? p : hak_huge_malloc(&process->huge, size, alignment, zeroed);
 }
 
+// Hardened: makes the block at `p`, fresh from its tier, one of `size` bytes.
+static void seal(void *p, size_t size);
+
+// The same, ready for the program.
+static void *malloc_once(struct hak_process *process, size_t size, size_t alignment, bool *zeroed) {
+  if (!HAK_CONFIG_HARDENED) return malloc_tiers(process, size, alignment, zeroed);
+  void *p = malloc_tiers(process, hak_hardened_bytes(size, HAK_HUGE_SIZE_MIN), alignment, zeroed);
+  if (p != NULL) seal(p, size);
+  return p;
+}
+
 static void *malloc_any(size_t size, size_t alignment, bool *zeroed) {
   struct hak_process *process = hak_process_get();
   hak_process_tick();
   // What exceeds the address space is not worth a trim.
   if (HAK_LIKELY(((size | alignment) >> HAK_ADDRESS_BITS) == 0)) {
-    void *p = malloc_tiers(process, size, alignment, zeroed);
+    void *p = malloc_once(process, size, alignment, zeroed);
     if (HAK_LIKELY(p != NULL)) return p;
     // What one tier keeps for later may be what another one lacks now.
     (void)hak_trim(0);
-    p = malloc_tiers(process, size, alignment, zeroed);
+    p = malloc_once(process, size, alignment, zeroed);
     if (p != NULL) return p;
   }
   if (zeroed != NULL) *zeroed = false;
@@ -101,6 +113,7 @@ static void *malloc_any(size_t size, size_t alignment, bool *zeroed) {
 
 // Mid's blocks and ACE's cached extents are frequent enough to deserve a short way.
 HAK_NOINLINE void *hak_router_malloc_slow(size_t size) {
+  if (HAK_CONFIG_HARDENED) return malloc_any(size, HAK_BLOCK_ALIGNMENT, NULL);
   if (size - HAK_MID_SIZE_MIN <= HAK_MID_SIZE_MAX - HAK_MID_SIZE_MIN) {
     void *block = hak_cache_pop(&hak_thread_cache, hak_mid_kind(size));
     if (HAK_LIKELY(block != NULL)) return block;
@@ -136,7 +149,8 @@ static uint32_t entry_of_block(const void *p, const char *function) {
   return entry;
 }
 
-static size_t usable_bytes(const void *p, uint32_t entry, const char *function) {
+// The bytes that the tier has given for `p`.
+static size_t block_bytes(const void *p, uint32_t entry, const char *function) {
   size_t kind = hak_entry_kind(entry);
   if (kind <= HAK_KIND_TINY_LAST) return hak_tiny_block_bytes(kind);
   if (kind <= HAK_KIND_MID_LAST) return hak_mid_block_bytes(kind);
@@ -150,12 +164,37 @@ static size_t usable_bytes(const void *p, uint32_t entry, const char *function) 
   return bytes;
 }
 
+static bool is_sealed(size_t kind) { return HAK_CONFIG_HARDENED && kind != HAK_KIND_HUGE; }
+
+static void seal(void *p, size_t size) {
+  uint32_t entry = hak_registry_find(p);
+  size_t kind = hak_entry_kind(entry);
+  if (is_sealed(kind)) hak_hardened_seal(p, kind, block_bytes(p, entry, "malloc"), size);
+}
+
+// The bytes of `p` that the program may use.
+static size_t usable_bytes(const void *p, uint32_t entry, const char *function) {
+  size_t kind = hak_entry_kind(entry);
+  size_t bytes = block_bytes(p, entry, function);
+  return is_sealed(kind) ? hak_hardened_size(p, kind, bytes, function) : bytes;
+}
+
 // Free
 
 // A thread that never allocates does without a heap for so many frees: libc frees a few blocks of its own in such
 // threads after the last moment at which a heap could be taken away.
 #define FREES_WITHOUT_HEAP 64
 static __thread unsigned n_frees_without_heap HAK_TLS_MODEL;
+
+// Hardened: checks and unseals the block at `p`. The one to give back to its tier, of the same kind or also of Tiny or
+// Mid; NULL if there is none.
+static void *take_back(struct hak_process *process, void *p, uint32_t entry, const char *function) {
+  size_t kind = hak_entry_kind(entry);
+  size_t bytes = block_bytes(p, entry, function);
+  size_t size = hak_hardened_unseal(p, kind, bytes, function);
+  if (process->config.wipe) memset(p, 0, size);
+  return kind <= HAK_KIND_MID_LAST && hak_thread_cache.heap != NULL ? hak_hardened_delay(p, bytes) : p;
+}
 
 static HAK_NOINLINE void free_as(void *p, const char *function) {
   if (p == NULL) return;
@@ -164,9 +203,14 @@ static HAK_NOINLINE void free_as(void *p, const char *function) {
     hak_fallback_free(p);
     return;
   }
-  size_t kind = hak_entry_kind(entry_of_block(p, function));
+  uint32_t entry = entry_of_block(p, function);
+  size_t kind = hak_entry_kind(entry);
   hak_process_tick();
   if (hak_thread_cache.heap == NULL && ++n_frees_without_heap >= FREES_WITHOUT_HEAP) (void)hak_thread_attach();
+  if (is_sealed(kind)) {
+    p = take_back(process, p, entry, function);
+    if (p == NULL) return;
+  }
   if (kind == HAK_KIND_ACE) {
     hak_ace_free(&process->ace, hak_thread_cache.heap == NULL ? NULL : &hak_thread_ace_cache, p);
   } else if (kind == HAK_KIND_HUGE) {
@@ -177,7 +221,9 @@ static HAK_NOINLINE void free_as(void *p, const char *function) {
 }
 
 HAK_NOINLINE void hak_router_free_slow(void *p, size_t kind, uintptr_t distance) {
-  if (kind <= HAK_KIND_TINY_LAST) {
+  if (HAK_CONFIG_HARDENED) {
+    // Straight to the checks.
+  } else if (kind <= HAK_KIND_TINY_LAST) {
     if (HAK_LIKELY(hak_heap_free_local(&hak_thread_cache, p, HAK_SLAB_SHIFT, distance))) return;
   } else if (kind <= HAK_KIND_MID_LAST) {
     if (hak_cache_push_run(&hak_thread_cache, p, kind, distance)) return;
@@ -192,7 +238,7 @@ HAK_NOINLINE void hak_router_free_slow(void *p, size_t kind, uintptr_t distance)
 static void free_for(void *p, const char *function) {
   size_t kind;
   uintptr_t distance;
-  if (!hak_cache_push(&hak_thread_cache, p, &kind, &distance)) free_as(p, function);
+  if (HAK_CONFIG_HARDENED || !hak_cache_push(&hak_thread_cache, p, &kind, &distance)) free_as(p, function);
 }
 
 // The public functions
@@ -231,6 +277,15 @@ static void *move(void *p, size_t old_bytes, size_t size) {
   return moved;
 }
 
+// Hardened: resizes the block at `p` where it is, unless it would be mostly empty or the seal finds no room.
+static bool resize_sealed(struct hak_process *process, void *p, uint32_t entry, size_t old_size, size_t size) {
+  size_t bytes = block_bytes(p, entry, "realloc");
+  if (hak_hardened_bytes(size, HAK_HUGE_SIZE_MIN) > bytes || size < bytes / 2) return false;
+  if (process->config.wipe && size < old_size) memset((char *)p + size, 0, old_size - size);
+  hak_hardened_seal(p, hak_entry_kind(entry), bytes, size);
+  return true;
+}
+
 HAK_EXPORT void *hak_realloc(void *p, size_t size) {
   if (p == NULL) return hak_router_malloc(size);
   if (size == 0) {
@@ -242,7 +297,9 @@ HAK_EXPORT void *hak_realloc(void *p, size_t size) {
   uint32_t entry = entry_of_block(p, "realloc");
   size_t kind = hak_entry_kind(entry);
   size_t old_bytes = usable_bytes(p, entry, "realloc");
-  if (kind <= HAK_KIND_MID_LAST) {
+  if (is_sealed(kind)) {
+    if (resize_sealed(process, p, entry, old_bytes, size)) return p;
+  } else if (kind <= HAK_KIND_MID_LAST) {
     // In place as long as the block would not be mostly empty.
     if (size <= old_bytes && size >= old_bytes / 2) return p;
   } else if (kind == HAK_KIND_ACE) {
@@ -289,6 +346,7 @@ HAK_EXPORT size_t hak_usable_size(const void *p) {
 
 HAK_EXPORT int hak_trim(size_t pad) {
   struct hak_process *process = hak_process_get();
+  if (HAK_CONFIG_HARDENED && hak_thread_cache.heap != NULL) hak_hardened_flush(&hak_thread_cache);
   size_t returned = hak_thread_cache.heap == NULL ? 0 : hak_heap_trim(&hak_thread_cache);
   returned += hak_heap_set_trim(&process->heaps, &hak_thread_cache);
   hak_ace_cache_flush(&process->ace, &hak_thread_ace_cache);

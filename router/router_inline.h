@@ -13,8 +13,11 @@ extern "C" {
 HAK_HIDDEN void *hak_router_malloc_slow(size_t size);
 HAK_HIDDEN void hak_router_free_slow(void *p, size_t kind, uintptr_t distance);
 
+// All blocks of the hardened library take the slow paths, where the checks are.
+
 // size -> kind -> pop; NULL if the thread's list has no block.
 static HAK_ALWAYS_INLINE void *hak_router_malloc_cached(size_t size) {
+  if (HAK_CONFIG_HARDENED) return NULL;
   size_t kind = hak_tiny_kind(size);
   return HAK_LIKELY(kind <= HAK_KIND_TINY_LAST) ? hak_cache_pop(&hak_thread_cache, kind) : NULL;
 }
@@ -29,7 +32,12 @@ static HAK_ALWAYS_INLINE void *hak_router_malloc(size_t size) {
 static HAK_ALWAYS_INLINE void hak_router_free(void *p) {
   size_t kind;
   uintptr_t distance;
-  if (HAK_LIKELY(hak_cache_push(&hak_thread_cache, p, &kind, &distance))) return;
+  if (HAK_CONFIG_HARDENED) {
+    kind = HAK_KIND_NONE;
+    distance = 0;
+  } else if (HAK_LIKELY(hak_cache_push(&hak_thread_cache, p, &kind, &distance))) {
+    return;
+  }
   hak_router_free_slow(p, kind, distance);
 }
 

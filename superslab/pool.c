@@ -297,7 +297,7 @@ void *hak_pool_meta_alloc(struct hak_pool *pool, size_t bytes) {
   hak_pool_lock(pool);
   if ((size_t)(pool->meta_end - pool->meta_next) < bytes) {
     size_t chunk_bytes = hak_round_up(hak_max(bytes, META_CHUNK_BYTES), pool->os->page_bytes);
-    char *chunk = pool->os->map(NULL, chunk_bytes);
+    char *chunk = hak_os_map_metadata(pool->os, chunk_bytes);
     if (chunk == NULL) {
       hak_pool_unlock(pool);
       return NULL;

@@ -15,7 +15,7 @@ bool hak_registry_cover(const struct hak_os *os, uintptr_t address) {
   if (address >> HAK_ADDRESS_BITS != 0) return false;
   uint64_t *slot = &hak_registry.region_offset[address >> HAK_REGION_SHIFT];
   if (hak_load_acquire(slot) != 0) return true;
-  struct hak_region *region = os->map(NULL, sizeof *region);
+  struct hak_region *region = hak_os_map_metadata(os, sizeof *region);
   if (region == NULL) return false;
   // A huge page here would back descriptors of address space that is not in use.
   os->huge_pages(region, sizeof *region, false);
@@ -24,7 +24,7 @@ bool hak_registry_cover(const struct hak_os *os, uintptr_t address) {
   uint64_t expected = 0;
   // Release: publishes the zeroed region. Readers need no acquire: who holds a block got it from a thread that had.
   if (!__atomic_compare_exchange_n(slot, &expected, offset, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
-    os->unmap(region, sizeof *region);
+    hak_os_unmap_metadata(os, region, sizeof *region);
   }
   return true;
 }

@@ -16,6 +16,7 @@
 //   +------------------------+                           | superslab[2048]       128 KiB  |  pool's lock
 //   | region_offset[65536]   |----------------------->   | slab_private[65536]     4 MiB  |  written by the owner
 //   +------------------------+                           | slab_shared[65536]      4 MiB  |  written by other threads
+//                                                        | in_use                 32 MiB  |  hardened library only
 //                                                        +--------------------------------+
 //
 // An address without a region has offset 0 and so reads an entry of `nothing`: the look-up needs no branch.
@@ -37,6 +38,10 @@ extern "C" {
 
 #define HAK_DESCRIPTOR_BYTES 64
 
+// What a bit, and a word, of `in_use` stands for.
+#define HAK_IN_USE_GRANULE 16
+#define HAK_IN_USE_WORD_SHIFT 10
+
 struct hak_superslab;
 
 struct hak_descriptor {
@@ -48,6 +53,8 @@ struct hak_region {
   struct hak_descriptor superslab[HAK_REGION_SUPERSLABS];
   struct hak_descriptor slab_private[HAK_REGION_SLABS];
   struct hak_descriptor slab_shared[HAK_REGION_SLABS];
+  // Hardened: bit per HAK_IN_USE_GRANULE bytes; whether a block of Tiny or Mid that is in use starts there. Atomic.
+  uint64_t in_use[HAK_CONFIG_HARDENED << (HAK_REGION_SHIFT - HAK_IN_USE_WORD_SHIFT)];
 };
 
 struct hak_registry {

@@ -1,5 +1,6 @@
 // What every program of this folder does: say on stdout what line must appear on stderr, then do what it is named
-// after. The allocator must stop it there with SIGABRT; reaching the end is a failure.
+// after. The allocator must stop it there with SIGABRT; reaching the end is a failure. Those in guarded/ touch memory
+// that is out of their reach: they say "ready" and must get SIGSEGV.
 #ifndef HAKMEM_TESTING_MISUSE_MISUSE_H_
 #define HAKMEM_TESTING_MISUSE_MISUSE_H_
 
@@ -10,12 +11,20 @@
 #define FOREIGN                           \
   "pointer was not allocated by hakmem; " \
   "if libc's malloc did, for a library opened with RTLD_DEEPBIND, set HAKMEM_FOREIGN_FREE=libc"
+#define FOREIGN_IN_SLAB "pointer was not allocated by hakmem"
 #define DOUBLE_FREE "double free"
 #define UNALIGNED "pointer is not aligned to 16 bytes"
 #define NOT_START "pointer is not the start of a block"
+#define CORRUPTED "free list is corrupted"
+#define OVERFLOWED "block was overflowed"
 
 static inline void expect(const char *function, const void *p, const char *reason) {
   printf("[HAKMEM] FATAL: %s(0x%lx): %s\n", function, (unsigned long)(uintptr_t)p, reason);
+  fflush(stdout);
+}
+
+static inline void ready(void) {
+  printf("ready\n");
   fflush(stdout);
 }
 

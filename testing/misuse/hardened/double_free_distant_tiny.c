@@ -1,0 +1,12 @@
+#include "testing/misuse/misuse.h"
+
+int main(void) {
+  char *p = block_of(64);
+  char *others[1000];
+  for (int i = 0; i < 1000; ++i) others[i] = block_of(64);
+  expect("free", p, DOUBLE_FREE);
+  free(p);
+  for (int i = 0; i < 1000; ++i) free(others[i]);
+  free(opaque(p));
+  return 0;
+}
