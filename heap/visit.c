@@ -74,6 +74,7 @@ static void readmit_all_locked(struct hak_heap_set *set) HAK_REQUIRES(set->visit
 // Decay and trim
 
 void hak_heap_set_tick(struct hak_heap_set *set, const struct hak_cache *cache) {
+  if (hak_lock_all_held) return;  // all are kept out, for a fork
   const struct hak_retain *retain = &set->pool->retain;
   uint64_t now = retain->os->now_ms();
   uint64_t ticked = hak_load_relaxed(&set->ticked_ms);
@@ -90,6 +91,7 @@ void hak_heap_set_tick(struct hak_heap_set *set, const struct hak_cache *cache) 
 }
 
 size_t hak_heap_set_trim(struct hak_heap_set *set, const struct hak_cache *cache) {
+  if (hak_lock_all_held) return 0;
   size_t returned = 0;
   hak_lock(&set->visit_lock);
   bool can_visit = keep_out_locked(set, cache, UINT64_MAX);

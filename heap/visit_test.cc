@@ -203,6 +203,20 @@ TEST_F(Visit, AForkWaitsUntilTheOwnerHasLeft) {
 
 // Fork
 
+TEST_F(Visit, NoForkHandlerOfAnotherLibraryLetsTheOwnersIn) {
+  Thread forking(&heaps_);
+  Thread owner(&heaps_);
+  hak_heap_set_before_fork(&heaps_, &forking.cache);
+  hak_lock_all_held = true;
+  // Such handlers may allocate, and so tick.
+  TickAfter(10 * HAK_POOL_PURGE_DELAY_MS, forking);
+  hak_heap_set_trim(&heaps_, &forking.cache);
+  EXPECT_EQ(owner.cache.owner_id, HAK_NO_OWNER);
+  hak_lock_all_held = false;
+  hak_heap_set_after_fork_in_parent(&heaps_);
+  EXPECT_EQ(owner.cache.owner_id, owner.cache.heap->id);
+}
+
 int n_orphaned;
 void CountOrphaned(hak_cache *cache) {
   EXPECT_EQ(cache->heap, nullptr);

@@ -325,10 +325,10 @@ static struct hak_huge *grow_elsewhere(struct hak_huge_heap *heap, struct hak_hu
   target->clean = mapping->clean;
   took_fresh(heap, bytes - bytes_of(mapping));
   // Afterwards the old range, and so the old descriptor, may be another thread's; but for the guard.
-  void *guard = (void *)(mapping->base + bytes_of(mapping));
-  size_t guard_bytes = mapping->guard_bytes;
-  if (heap->os->remap((void *)mapping->base, bytes_of(mapping), bytes, (void *)target->base) != NULL) {
-    if (HAK_CONFIG_HARDENED && guard_bytes != 0) (void)heap->os->unmap(guard, guard_bytes);
+  const struct hak_huge old = *mapping;
+  if (heap->os->remap((void *)old.base, old.bytes, bytes, (void *)target->base) != NULL) {
+    if (HAK_CONFIG_HARDENED && old.guard_bytes != 0)
+      (void)heap->os->unmap((void *)(old.base + old.bytes), old.guard_bytes);
     return target;
   }
   target->next = NULL;

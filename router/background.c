@@ -2,7 +2,6 @@
 #include "router/background.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <pthread.h>
 #include <signal.h>
 #include <time.h>
@@ -39,7 +38,8 @@ static void *run(void *argument) {
   return NULL;
 }
 
-// The thread serves no signals: they are the program's. And the stack it needs is small.
+// The thread serves no signals: they are the program's. Its stack has the usual size, of which it touches a page or two:
+// a smaller one would be refused in programs with much thread-local data, which libc puts there too.
 static bool start_thread(struct hak_process *process) {
   sigset_t all, before;
   pthread_attr_t attributes;

@@ -77,11 +77,15 @@ int main(int argc, char **argv) {
   if (calloc(1, limit) != NULL || errno != ENOMEM) return fail("calloc beyond the limit");
   errno = 0;
   if (realloc(all, limit) != NULL || errno != ENOMEM) return fail("realloc beyond the limit");
-  // A block may become smaller without memory for the move.
+  // A block may become smaller without memory for the move, which is a success.
+  struct block *small = NULL;
+  (void)exhaust(sizeof(struct block), &small);
   struct block *rest = all->next;
+  errno = 0;
   void *smaller = realloc(all, 1);
-  if (smaller == NULL) return fail("realloc to a smaller size");
+  if (smaller == NULL || errno != 0) return fail("realloc to a smaller size");
   free(smaller);
+  free_all(small);
   all = rest;
   void *aligned = NULL;
   if (posix_memalign(&aligned, 64, limit) != ENOMEM) return fail("posix_memalign beyond the limit");
