@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "base/atomic.h"
+#include "base/compiler.h"
 #include "heap/heap.h"
 #include "heap/test_heap.h"
 #include "platform/lock.h"
@@ -223,9 +224,10 @@ void CountOrphaned(hak_cache *cache) {
   ++n_orphaned;
 }
 
-// Forks as router/process.c does, and runs `in_child` in the child; it returns whether all is well there.
+// Forks as router/process.c does, and runs `in_child` in the child; it returns whether all is well there. What locks
+// are held on a way that does not return is unchecked.
 template <typename F>
-void ExpectInChild(hak_heap_set *heaps, const hak_cache *cache, F in_child) {
+HAK_LOCKS_UNCHECKED void ExpectInChild(hak_heap_set *heaps, const hak_cache *cache, F in_child) {
   hak_heap_set_before_fork(heaps, cache);
   hak_pool_lock(heaps->pool);
   hak_lock_all_held = true;
