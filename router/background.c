@@ -38,8 +38,8 @@ static void *run(void *argument) {
   return NULL;
 }
 
-// The thread serves no signals: they are the program's. Its stack has the usual size, of which it touches a page or two:
-// a smaller one would be refused in programs with much thread-local data, which libc puts there too.
+// The thread serves no signals: they are the program's. Its stack has the usual size, of which it touches a page or
+// two: a smaller one would be refused in programs with much thread-local data, which libc puts there too.
 static bool start_thread(struct hak_process *process) {
   sigset_t all, before;
   pthread_attr_t attributes;
