@@ -397,7 +397,7 @@ void *hak_huge_malloc(struct hak_huge_heap *heap, size_t size, size_t alignment,
   if (mapping != NULL) mapping = adjust_cached(heap, mapping, bytes, alignment);
   bool clean = mapping == NULL || mapping->clean;
   if (mapping == NULL) {
-    hak_retain_took_pages(&heap->pool->retain, 0, bytes);
+    took_fresh(heap, bytes);
     mapping = map_new(heap, bytes, alignment);
   }
   if (mapping == NULL && hak_huge_trim(heap, 0) != 0) mapping = map_new(heap, bytes, alignment);
