@@ -30,17 +30,42 @@ static void *linux_map(void *hint, size_t bytes) {
   return p == MAP_FAILED ? NULL : p;
 }
 
+// What the calling thread gives back, see hak_os_count_begin.
+static __thread bool counting HAK_TLS_MODEL;
+static __thread size_t counted_bytes HAK_TLS_MODEL;
+
+// The bytes of the range that are resident, if anybody wants to know.
+static size_t resident_bytes(const char *start, size_t bytes) {
+  if (!counting) return 0;
+  unsigned char resident[512];
+  size_t page_bytes = hak_os_linux()->page_bytes;
+  size_t n_resident = 0;
+  for (size_t n_pages = bytes / page_bytes; n_pages != 0;) {
+    size_t n = hak_min(n_pages, sizeof resident);
+    if (mincore((void *)(uintptr_t)start, n * page_bytes, resident) == 0) {
+      for (size_t i = 0; i < n; ++i) n_resident += resident[i] & 1;
+    }
+    start += n * page_bytes;
+    n_pages -= n;
+  }
+  return n_resident * page_bytes;
+}
+
 static bool linux_unmap(void *start, size_t bytes) {
   int saved_errno = errno;
+  size_t resident = resident_bytes(start, bytes);
   before_giving_back();
   bool done = munmap(start, bytes) == 0;
+  if (done) counted_bytes += resident;
   errno = saved_errno;
   return done;
 }
 
 static bool linux_purge(void *start, size_t bytes) {
   int saved_errno = errno;
+  size_t resident = resident_bytes(start, bytes);
   bool done = madvise(start, bytes, MADV_DONTNEED) == 0;
+  if (done) counted_bytes += resident;
   errno = saved_errno;
   return done;
 }
@@ -130,6 +155,16 @@ const struct hak_os *hak_os_linux(void) {
     __atomic_store_n(&os.page_bytes, getauxval(AT_PAGESZ), __ATOMIC_RELAXED);
   }
   return &os;
+}
+
+void hak_os_count_begin(void) {
+  counting = true;
+  counted_bytes = 0;
+}
+
+size_t hak_os_count_end(void) {
+  counting = false;
+  return counted_bytes;
 }
 
 uint64_t hak_os_random(void) {

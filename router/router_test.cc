@@ -368,13 +368,14 @@ TEST(RouterMisuse, AnUnalignedPointerStopsInEveryTier) {
 // Trim
 
 TEST(Router, TrimReturnsPagesOnceAndLeavesWhatIsLive) {
+  hak_trim(0);
   std::vector<void *> blocks;
   for (size_t i = 0; i < 40000; ++i) blocks.push_back(memset(hak_malloc(700), 1, 700));
   for (size_t i = 0; i < blocks.size(); ++i) {
     if (i % 1000 != 0) hak_free(blocks[i]);
   }
-  EXPECT_EQ(hak_trim(0), 1);
-  EXPECT_EQ(hak_trim(0), 0);
+  EXPECT_GT(hak_trim(0), 0u);
+  EXPECT_EQ(hak_trim(0), 0u);
   for (size_t i = 0; i < blocks.size(); i += 1000) {
     EXPECT_EQ(*static_cast<char *>(blocks[i]), 1);
     hak_free(blocks[i]);

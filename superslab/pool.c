@@ -15,7 +15,8 @@
 
 void hak_pool_init(struct hak_pool *pool, const struct hak_os *os) {
   *pool = (struct hak_pool){
-      .os = os, .retain = {.os = os, .delay_ms = HAK_POOL_PURGE_DELAY_MS, .min_bytes = HAK_RETAIN_MIN_BYTES}};
+      .os = os, .retain = {.os = os, .delay_ms = HAK_POOL_PURGE_DELAY_MS, .min_bytes = HAK_RETAIN_MIN_BYTES,
+                 .limit = {.max_bytes = HAK_LIMIT_NONE}}};
   hak_mutex_init(&pool->lock);
 }
 
@@ -160,16 +161,19 @@ static bool unmap_locked(struct hak_pool *pool, struct hak_superslab *superslab)
 static size_t return_locked(struct hak_pool *pool, struct hak_superslab *superslab, uint64_t now)
     HAK_REQUIRES(pool->lock) {
   size_t bytes = dirty_bytes(superslab);
-  if (superslab->free_map == HAK_SUPERSLAB_ALL_FREE && unmap_locked(pool, superslab)) return bytes;
-  purge_locked(pool, superslab, now);
-  return bytes - dirty_bytes(superslab);
+  if (superslab->free_map != HAK_SUPERSLAB_ALL_FREE || !unmap_locked(pool, superslab)) {
+    purge_locked(pool, superslab, now);
+    bytes -= dirty_bytes(superslab);
+  }
+  hak_limit_give_back(&pool->retain.limit, bytes);
+  return bytes;
 }
 
 static void tick_locked(struct hak_pool *pool, uint64_t now) HAK_REQUIRES(pool->lock) {
   struct hak_superslab *superslab;
   int left = RETURNS_PER_TICK;
   while (left-- != 0 && (superslab = pool->dirty_first) != NULL && superslab->freed_ms <= now &&
-         now - superslab->freed_ms >= pool->retain.delay_ms) {
+         now - superslab->freed_ms >= hak_retain_delay_ms(&pool->retain)) {
     hak_retain_gave_back_late(&pool->retain, return_locked(pool, superslab, now));
   }
 }
@@ -206,7 +210,10 @@ static uintptr_t take_locked(struct hak_pool *pool, struct hak_superslab *supers
   uint32_t backed_runs = runs & hak_superslab_runs(superslab->dirty_map, n_slabs);
   size_t first = (size_t)__builtin_ctz(backed_runs != 0 ? backed_runs : runs);
   uint32_t mask = hak_superslab_mask(first, n_slabs);
-  if (zeroed != NULL) *zeroed = (superslab->dirty_map & mask) == 0;
+  size_t n_dirty = (size_t)__builtin_popcount(superslab->dirty_map & mask);
+  if (zeroed != NULL) *zeroed = n_dirty == 0;
+  // Nobody knows which part of the run holds pages, so from here on it counts as a whole.
+  if (n_dirty != 0) hak_limit_add(&pool->retain.limit, (n_slabs - n_dirty) * HAK_SLAB_BYTES);
 
   unlink_by_free(pool, superslab);
   superslab->free_map &= ~mask;
