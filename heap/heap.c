@@ -77,6 +77,9 @@ static void release_slab(struct hak_heap *heap, struct hak_slab *slab) {
   }
 }
 
+// A kind that has filled so many slabs since it had none gets more at once (pool.h).
+#define HOT_SLABS (HAK_SUPERSLAB_SLABS / 4)
+
 static struct hak_slab *fresh_slab(struct hak_heap *heap, const struct hak_class *geometry) {
   struct hak_bin *bin = &heap->bin[geometry->kind];
   uintptr_t base;
@@ -88,7 +91,7 @@ static struct hak_slab *fresh_slab(struct hak_heap *heap, const struct hak_class
     base = heap->spare[--heap->n_spares];
     heap->least_spares = (uint32_t)hak_min(heap->least_spares, heap->n_spares);
   } else {
-    bool hot = bin->n_fresh * geometry->n_slabs >= HAK_SUPERSLAB_SLABS;
+    bool hot = bin->n_fresh * geometry->n_slabs >= HOT_SLABS && !heap->set->diet;
     base = hak_pool_acquire(heap->set->pool, geometry->n_slabs, hot, &zeroed);
     if (base == 0) return NULL;
   }

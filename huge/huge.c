@@ -192,6 +192,8 @@ static struct hak_huge *map_new(struct hak_huge_heap *heap, size_t usable_bytes,
     return NULL;
   }
   hak_store_relaxed(&heap->last_mapped, (uintptr_t)p);
+  enum hak_thp thp = (enum hak_thp)hak_load_relaxed(&heap->pool->thp);
+  if (thp != HAK_THP_AUTO) heap->os->huge_pages(p, bytes, thp == HAK_THP_ALWAYS);
   struct hak_huge *mapping = describe((uintptr_t)p, bytes, hak_add_relaxed(&heap->n_origins, 1));
   if (HAK_CONFIG_HARDENED) (void)guard_from(heap, mapping, usable_bytes);
   return mapping;

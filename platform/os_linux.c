@@ -1,7 +1,9 @@
-#define _GNU_SOURCE  // mremap, syscall
+#define _GNU_SOURCE  // mremap, syscall, O_CLOEXEC
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/membarrier.h>
+#include <string.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/random.h>
@@ -111,6 +113,47 @@ static void linux_huge_pages(void *start, size_t bytes, bool wanted) {
   errno = saved_errno;
 }
 
+// What headers older than the kernel may lack.
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
+
+// Whether the administrator allows transparent huge pages, which MADV_COLLAPSE does not ask. Where the file cannot be
+// read, nobody has forbidden them.
+static bool huge_pages_allowed(void) {
+  static int answer;  // atomic: 0 is unknown, 1 yes, 2 no
+  int known = hak_load_relaxed(&answer);
+  if (HAK_LIKELY(known != 0)) return known == 1;
+  char modes[64] = "";
+  int file = open("/sys/kernel/mm/transparent_hugepage/enabled", O_RDONLY | O_CLOEXEC);
+  if (file >= 0) {
+    (void)!read(file, modes, sizeof modes - 1);
+    (void)close(file);
+  }
+  bool allowed = strstr(modes, "[never]") == NULL;
+  hak_store_relaxed(&answer, allowed ? 1 : 2);
+  return allowed;
+}
+
+// Huge pages by MADV_COLLAPSE (Linux 6.1) and not by MADV_HUGEPAGE: it leaves no mark on the mapping, which would keep
+// it apart from its neighbours, and let the kernel make huge pages again of what was purged in part.
+static bool collapse(char *start, size_t bytes) {
+  // The kernel looks at page tables only where there are some.
+  (void)__atomic_fetch_or(start, 0, __ATOMIC_RELAXED);
+  return madvise(start, bytes, MADV_COLLAPSE) == 0;
+}
+
+static bool linux_populate(void *start, size_t bytes, bool huge) {
+  int saved_errno = errno;
+  bool done = huge && huge_pages_allowed() && collapse(start, bytes);
+  if (!done) done = madvise(start, bytes, MADV_POPULATE_WRITE) == 0;
+  errno = saved_errno;
+  return done;
+}
+
 // A process has to register once, which a child inherits; that costs some milliseconds where there are threads already,
 // so it waits for the first barrier that somebody needs.
 static bool linux_barrier(void) {
@@ -146,6 +189,7 @@ const struct hak_os *hak_os_linux(void) {
       .purge = linux_purge,
       .remap = linux_remap,
       .huge_pages = linux_huge_pages,
+      .populate = linux_populate,
       .barrier = linux_barrier,
       .guard = linux_guard,
       .now_ms = linux_now_ms,

@@ -12,6 +12,7 @@
 #include "platform/memory.h"
 #include "platform/report.h"
 #include "superslab/layout.h"
+#include "superslab/pool.h"
 
 enum type {
   NUMBER,  // decimal, from `min` to `max`
@@ -24,7 +25,7 @@ struct option {
   enum type type;
   size_t offset;  // of the field in struct hak_config
   unsigned min, max, standard;
-  const char *words[2];
+  const char *words[3];
   bool at_run_time;
 };
 
@@ -39,6 +40,7 @@ static const struct option options[] = {
     {"HAKMEM_PURGE_DELAY_MS", NUMBER, FIELD(purge_delay_ms), .max = HAK_CONFIG_PURGE_DELAY_MAX_MS,
      .standard = HAK_POOL_PURGE_DELAY_MS, .at_run_time = true},
     {"HAKMEM_BACKGROUND_PURGE", NUMBER, FIELD(background_purge), .max = 1, .at_run_time = true},
+    {"HAKMEM_THP", WORD, FIELD(thp), .max = HAK_THP_ALWAYS, .words = {"auto", "never", "always"}, .at_run_time = true},
     {"HAKMEM_LIMIT", LIMIT, FIELD(limit), .at_run_time = true},
     {"HAKMEM_ALLOW_MALLOC_FALLBACK", NUMBER, FIELD(allow_malloc_fallback), .max = 1},
     {"HAKMEM_FOREIGN_FREE", WORD, FIELD(foreign_free_libc), .max = 1, .words = {"abort", "libc"}, .at_run_time = true},
@@ -131,8 +133,9 @@ static void report(const struct option *option, const char *text) {
                  option->max, option->standard, text);
       break;
     case WORD:
-      hak_report("%s must be %s or %s; using the default %s instead of %s", option->name, option->words[0],
-                 option->words[1], option->words[option->standard], text);
+      hak_report("%s must be %s%s%s or %s; using the default %s instead of %s", option->name, option->words[0],
+                 option->max == 2 ? ", " : "", option->max == 2 ? option->words[1] : "", option->words[option->max],
+                 option->words[option->standard], text);
       break;
     case LIMIT:
       hak_report("%s must be 0 (no limit), bytes from 1m up (1048576, 512m, 2g) or 1%% to 100%% of memory, followed by "

@@ -20,6 +20,7 @@ struct hak_config {
   unsigned tiny_refill_count_hot;  // blocks per refill of a hot class
   unsigned purge_delay_ms;         // run time; the decay time
   unsigned background_purge;       // run time; 1: a thread gives back what stays unused while the program idles
+  unsigned thp;                    // run time; enum hak_thp
   struct {
     size_t bytes;   // 0: none
     unsigned soft;  // 1: beyond it memory is given nevertheless, and what is unused goes back

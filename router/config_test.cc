@@ -6,8 +6,10 @@
 #include <map>
 #include <ostream>
 #include <string>
+#include <utility>
 
 #include "base/compiler.h"
+#include "superslab/pool.h"
 
 namespace {
 
@@ -110,6 +112,21 @@ TEST(ConfigRange, ARefillOfNoBlocksIsRefused) {
   testing::internal::CaptureStderr();
   EXPECT_EQ(hak_config_read(Get).tiny_refill_count_hot, 64u);
   EXPECT_NE(testing::internal::GetCapturedStderr(), "");
+}
+
+TEST(ConfigThp, IsAutoUnlessItIsNeverOrAlways) {
+  variables.clear();
+  EXPECT_EQ(hak_config_read(Get).thp, static_cast<unsigned>(HAK_THP_AUTO));
+  for (const auto &[word, value] :
+       {std::pair("auto", HAK_THP_AUTO), {"never", HAK_THP_NEVER}, {"always", HAK_THP_ALWAYS}}) {
+    variables = {{"HAKMEM_THP", word}};
+    EXPECT_EQ(hak_config_read(Get).thp, static_cast<unsigned>(value));
+  }
+  variables = {{"HAKMEM_THP", "1"}};
+  testing::internal::CaptureStderr();
+  EXPECT_EQ(hak_config_read(Get).thp, static_cast<unsigned>(HAK_THP_AUTO));
+  EXPECT_EQ(testing::internal::GetCapturedStderr(),
+            "[HAKMEM] HAKMEM_THP must be auto, never or always; using the default auto instead of 1\n");
 }
 
 class ForeignFree : public ::testing::Test {

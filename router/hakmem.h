@@ -57,7 +57,8 @@ size_t hak_trim(size_t pad);
 // process only). Takes effect at once, for all threads; memory that is held already beyond a lower HAKMEM_LIMIT stays,
 // but for what is unused (call hak_trim). errno is kept.
 //
-// At run time: HAKMEM_PURGE_DELAY_MS, HAKMEM_BACKGROUND_PURGE, HAKMEM_LIMIT, HAKMEM_FOREIGN_FREE, HAKMEM_VERBOSE.
+// At run time: HAKMEM_PURGE_DELAY_MS, HAKMEM_BACKGROUND_PURGE, HAKMEM_THP (for memory that is mapped from then on),
+// HAKMEM_LIMIT, HAKMEM_FOREIGN_FREE, HAKMEM_VERBOSE.
 int hak_set(const char *name, const char *value);
 
 // What the option `name` is: a number, for a word its place among those accepted (from 0), for HAKMEM_LIMIT bytes (0:

@@ -88,6 +88,7 @@ static void apply_options_locked(void) HAK_REQUIRES(process.pool.lock) {
   uint64_t delay_ms = config->tiny_mem_diet ? 0 : config->purge_delay_ms;
   hak_store_relaxed(&retain->delay_ms, delay_ms);
   hak_store_relaxed(&retain->min_bytes, delay_ms == 0 ? 0 : HAK_RETAIN_MIN_BYTES);
+  hak_store_relaxed(&process.pool.thp, config->thp);
   hak_store_relaxed(&retain->limit.soft, config->limit.soft);
   hak_store_relaxed(&retain->limit.max_bytes, config->limit.bytes == 0 ? HAK_LIMIT_NONE : config->limit.bytes);
 }
