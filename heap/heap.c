@@ -91,7 +91,7 @@ static struct hak_slab *fresh_slab(struct hak_heap *heap, const struct hak_class
     base = heap->spare[--heap->n_spares];
     heap->least_spares = (uint32_t)hak_min(heap->least_spares, heap->n_spares);
   } else {
-    bool hot = bin->n_fresh * geometry->n_slabs >= HOT_SLABS && !heap->set->diet;
+    bool hot = (size_t)bin->n_fresh * geometry->n_slabs >= HOT_SLABS && !heap->set->diet;
     base = hak_pool_acquire(heap->set->pool, geometry->n_slabs, hot, &zeroed);
     if (base == 0) return NULL;
   }
@@ -362,6 +362,13 @@ bool hak_heap_refill(struct hak_cache *cache, const struct hak_class *geometry) 
   bool done = refill(cache, geometry);
   hak_heap_leave(cache);
   return done;
+}
+
+size_t hak_heap_lender(struct hak_cache *cache, size_t kind, size_t shared_kind, uint32_t max_blocks) {
+  struct hak_bin *bin = &cache->heap->bin[kind];
+  if (HAK_LIKELY(!cache->heap->set->diet) || bin->current != NULL || bin->n_borrowed == max_blocks) return kind;
+  ++bin->n_borrowed;
+  return shared_kind;
 }
 
 // Free

@@ -19,7 +19,8 @@
 // A range that one thread gives back may be mapped by another at once, which then writes the descriptors of the same
 // addresses. The kernel orders the two; this tells the memory model (and tsan) so: the release before a range is given
 // back pairs with the acquire after one is mapped.
-static size_t n_given_back;  // atomic
+// Not 0 at first, so that it lies beside other data and not alone on a page behind the registry.
+static size_t n_given_back = 1;  // atomic
 
 static void before_giving_back(void) { (void)__atomic_fetch_add(&n_given_back, 1, __ATOMIC_RELEASE); }
 static void after_mapping(void) { (void)hak_load_acquire(&n_given_back); }

@@ -138,9 +138,10 @@ static void report(const struct option *option, const char *text) {
                  option->words[option->standard], text);
       break;
     case LIMIT:
-      hak_report("%s must be 0 (no limit), bytes from 1m up (1048576, 512m, 2g) or 1%% to 100%% of memory, followed by "
-                 ":hard, :soft or nothing; using the default 0 instead of %s",
-                 option->name, text);
+      hak_report(
+          "%s must be 0 (no limit), bytes from 1m up (1048576, 512m, 2g) or 1%% to 100%% of memory, followed by "
+          ":hard, :soft or nothing; using the default 0 instead of %s",
+          option->name, text);
   }
 }
 

@@ -22,9 +22,9 @@ struct hak_config {
   unsigned background_purge;       // run time; 1: a thread gives back what stays unused while the program idles
   unsigned thp;                    // run time; enum hak_thp
   struct {
-    size_t bytes;   // 0: none
-    unsigned soft;  // 1: beyond it memory is given nevertheless, and what is unused goes back
-  } limit;          // run time; what the process may hold (superslab/limit.h)
+    size_t bytes;                  // 0: none
+    unsigned soft;                 // 1: beyond it memory is given nevertheless, and what is unused goes back
+  } limit;                         // run time; what the process may hold (superslab/limit.h)
   unsigned allow_malloc_fallback;  // 1: libc serves what every tier has refused
   unsigned foreign_free_libc;      // run time; 1: blocks that are not hakmem's are libc's; 0: they are misuse
   unsigned wipe;                   // 1: freed memory is cleared; hardened library only

@@ -129,6 +129,22 @@ TEST(ConfigThp, IsAutoUnlessItIsNeverOrAlways) {
             "[HAKMEM] HAKMEM_THP must be auto, never or always; using the default auto instead of 1\n");
 }
 
+TEST(ConfigLimit, IsBytesAndAMode) {
+  variables.clear();
+  EXPECT_EQ(hak_config_read(Get).limit.bytes, 0u);
+  variables = {{"HAKMEM_LIMIT", "512m:soft"}};
+  EXPECT_EQ(hak_config_read(Get).limit.bytes, size_t{512} << 20);
+  EXPECT_EQ(hak_config_read(Get).limit.soft, 1u);
+  variables = {{"HAKMEM_LIMIT", "2G"}};
+  EXPECT_EQ(hak_config_read(Get).limit.bytes, size_t{2} << 30);
+  EXPECT_EQ(hak_config_read(Get).limit.soft, 0u);
+  variables = {{"HAKMEM_LIMIT", "2G:soft "}};
+  testing::internal::CaptureStderr();
+  EXPECT_EQ(hak_config_read(Get).limit.bytes, 0u);
+  EXPECT_EQ(hak_config_read(Get).limit.soft, 0u);
+  EXPECT_NE(testing::internal::GetCapturedStderr(), "");
+}
+
 class ForeignFree : public ::testing::Test {
  protected:
   bool Read(const char *value, std::string *said) {

@@ -142,16 +142,15 @@ TEST_P(LimitOfSize, IsNotExceededAndMostOfItCanBeHadAgainAndAgain) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Sizes, LimitOfSize,
-                         ::testing::Values(16, 100, 1000, 1500, 5000, 20 * kKiB, 33 * kKiB, 100 * kKiB, 700 * kKiB,
-                                           1900 * kKiB, 2 * kMiB, 5 * kMiB));
+                         ::testing::Values(16, 700, 5000, 20 * kKiB, 33 * kKiB, 700 * kKiB, 1900 * kKiB, 5 * kMiB);
 
 TEST_F(Limit, HoldsForSizesInTurn) {
   SetLimit("64m");
   const size_t sizes[] = {16, 500, 1200, 9000, 30 * kKiB, 50 * kKiB, 300 * kKiB, 3 * kMiB};
-  std::vector<std::pair<void *, size_t>> blocks(20000);
+  std::vector<std::pair<void *, size_t>> blocks(8000);
   std::mt19937 random(1);
   size_t live = 0, n_refused = 0, max_live = 0;
-  for (int i = 0; i < 100000; ++i) {
+  for (int i = 0; i < 30000; ++i) {
     auto &[p, size] = blocks[random() % blocks.size()];
     if (p != nullptr) {
       EXPECT_EQ(*static_cast<char *>(p), 0x5a);
@@ -285,7 +284,7 @@ TEST_F(Limit, SoftOneRefusesNothingAndKeepsNothingUnusedBeyond) {
   SetLimit("64m:soft");
   for (size_t size : {size_t{100}, 9000 * size_t{1}, 200 * kKiB, 4 * kMiB}) {
     Block *all = nullptr;
-    EXPECT_EQ(Fill(size, &all, 3 * kLimit), 3 * kLimit / size) << size;
+    EXPECT_EQ(Fill(size, &all, 2 * kLimit), 2 * kLimit / size) << size;
     // Unused memory beyond the limit goes back as it is freed.
     while (all != nullptr) {
       Block *next = all->next;
@@ -319,8 +318,14 @@ TEST_F(Limit, ALowerOneIsKeptFromThenOn) {
 TEST(Options, TakeEveryFormOfALimit) {
   const long long memory = static_cast<long long>(hak_memory_bytes(""));
   const std::pair<const char *, long long> cases[] = {
-      {"1048576", 1 << 20},     {"512m", 512 << 20},       {"512M:soft", 512 << 20},     {"2g", 2LL << 30},
-      {"1t:hard", 1LL << 40},   {"2048k", 2 << 20},        {"80%", memory / 100 * 80},   {"100%:soft", memory / 100 * 100},
+      {"1048576", 1 << 20},
+      {"512m", 512 << 20},
+      {"512M:soft", 512 << 20},
+      {"2g", 2LL << 30},
+      {"1t:hard", 1LL << 40},
+      {"2048k", 2 << 20},
+      {"80%", memory / 100 * 80},
+      {"100%:soft", memory / 100 * 100},
       {"0", 0},
   };
   for (const auto &[text, bytes] : cases) {
@@ -331,8 +336,8 @@ TEST(Options, TakeEveryFormOfALimit) {
 
 TEST(Options, ThatAreRefusedChangeNothing) {
   ASSERT_EQ(hak_set("HAKMEM_LIMIT", "2g"), 0);
-  for (const char *text : {"", "x", "512mb", "-1", "1.5g", "0%", "101%", "80%m", "1048575", "1k", ":soft", "2g:", "2g:Soft",
-                           "2g:softer", " 2g", "2g ", "99999999999999999999", "300t", "9999999999g"}) {
+  for (const char *text : {"", "x", "512mb", "-1", "1.5g", "0%", "101%", "80%m", "1048575", "1k", ":soft", "2g:",
+                           "2g:Soft", "2g:softer", " 2g", "2g ", "99999999999999999999", "300t", "9999999999g"}) {
     EXPECT_EQ(hak_set("HAKMEM_LIMIT", text), EINVAL) << text;
     EXPECT_EQ(hak_get("HAKMEM_LIMIT"), 2LL << 30) << text;
   }

@@ -93,15 +93,15 @@ static void apply_options_locked(void) HAK_REQUIRES(process.pool.lock) {
   hak_store_relaxed(&retain->limit.max_bytes, config->limit.bytes == 0 ? HAK_LIMIT_NONE : config->limit.bytes);
 }
 
-int hak_process_set(struct hak_process *state, const char *name, const char *value) {
+int hak_process_set(const char *name, const char *value) {
   struct hak_config changed = {.verbose = 0};
   int error = hak_config_parse(&changed, name, value);
   if (error != 0) return error;
   // The pool's lock, since all of them are known to a fork.
-  hak_pool_lock(&state->pool);
-  hak_config_copy(&state->config, &changed, name);
+  hak_pool_lock(&process.pool);
+  hak_config_copy(&process.config, &changed, name);
   apply_options_locked();
-  hak_pool_unlock(&state->pool);
+  hak_pool_unlock(&process.pool);
   return 0;
 }
 

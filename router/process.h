@@ -44,8 +44,8 @@ void hak_process_decay(void);
 // exists. Any thread.
 void hak_process_trim(size_t pad);
 
-// hak_set of hakmem.h.
-int hak_process_set(struct hak_process *process, const char *name, const char *value);
+// hak_set of hakmem.h. The process's state exists.
+int hak_process_set(const char *name, const char *value);
 
 // Gives the calling thread a heap, and has it taken away again when the thread ends. True if it has one then; false
 // when memory has run out, or when the thread has ended already, so that nobody would take the heap away.

@@ -369,7 +369,10 @@ HAK_EXPORT size_t hak_trim(size_t pad) {
   return hak_os_count_end();
 }
 
-HAK_EXPORT int hak_set(const char *name, const char *value) { return hak_process_set(hak_process_get(), name, value); }
+HAK_EXPORT int hak_set(const char *name, const char *value) {
+  (void)hak_process_get();
+  return hak_process_set(name, value);
+}
 
 HAK_EXPORT long long hak_get(const char *name) { return hak_config_get(&hak_process_get()->config, name); }
 

@@ -7,8 +7,8 @@
 //   - of Huge the mappings, as a whole, touched or not, in use or cached.
 // Address space without pages is not held, and metadata (registry, descriptors, heaps) is not counted.
 //
-// Memory is taken with hak_limit_take before it can be touched. Under a hard limit that fails beyond it; the router then
-// trims, tries again, and answers NULL. Under a soft one it succeeds; what is unused goes back at once meanwhile
+// Memory is taken with hak_limit_take before it can be touched. Under a hard limit that fails beyond it; the router
+// then trims, tries again, and answers NULL. Under a soft one it succeeds; what is unused goes back at once meanwhile
 // (retain.h), and the router trims now and then.
 //
 // All on slow paths: a strip carved, an extent taken from an arena, a mapping made or grown.

@@ -14,9 +14,11 @@
 #define META_CHUNK_BYTES ((size_t)64 * 1024)
 
 void hak_pool_init(struct hak_pool *pool, const struct hak_os *os) {
-  *pool = (struct hak_pool){
-      .os = os, .retain = {.os = os, .delay_ms = HAK_POOL_PURGE_DELAY_MS, .min_bytes = HAK_RETAIN_MIN_BYTES,
-                 .limit = {.max_bytes = HAK_LIMIT_NONE}}};
+  *pool = (struct hak_pool){.os = os,
+                            .retain = {.os = os,
+                                       .delay_ms = HAK_POOL_PURGE_DELAY_MS,
+                                       .min_bytes = HAK_RETAIN_MIN_BYTES,
+                                       .limit = {.max_bytes = HAK_LIMIT_NONE}}};
   hak_mutex_init(&pool->lock);
 }
 

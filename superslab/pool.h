@@ -60,10 +60,10 @@ void hak_pool_init(struct hak_pool *pool, const struct hak_os *os);
 void hak_pool_destroy(struct hak_pool *pool);
 
 // A run of `n_slabs` contiguous slabs (1, 2, 4, 8, 16 or 32), aligned to its own size. Its address, or 0 when
-// the operating system refuses. *zeroed (may be NULL) tells if all of it is known to be zero; else all of it counts as held. `hot` says that the caller will take
-// many more: growth is by two SuperSlabs instead of one, and where the process is not small a SuperSlab of which this is
-// the first run gets all of its pages at once. The caller sets the registry's entries. Any thread. Cost: the pool's lock; system
-// calls once per SuperSlab.
+// the operating system refuses. *zeroed (may be NULL) tells if all of it is known to be zero; else all of it counts as
+// held. `hot` says that the caller will take many more: growth is by two SuperSlabs instead of one, and where the
+// process is not small, a SuperSlab of which this is the first run gets all of its pages at once. The caller sets the
+// registry's entries. Any thread. Cost: the pool's lock; system calls once per SuperSlab.
 uintptr_t hak_pool_acquire(struct hak_pool *pool, size_t n_slabs, bool hot, bool *zeroed);
 
 // Takes back the run at `base`; the caller has cleared the registry's entries. `dirty` says whether it may hold pages:
