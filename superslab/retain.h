@@ -31,12 +31,12 @@ extern "C" {
 #endif
 
 #define HAK_RETAIN_MIN_BYTES ((size_t)4 * 1024 * 1024)
-#define HAK_RETAIN_SHIFT 4
+#define HAK_RETAIN_SHIFT 5
 
 struct hak_retain {
   const struct hak_os *os;
   uint64_t delay_ms;     // the decay time; may change at any time
-  size_t min_bytes;      // what is kept at least, as is a sixteenth of backed_bytes; may change at any time
+  size_t min_bytes;      // what is kept at least, as is a thirty-second of backed_bytes; may change at any time
   size_t backed_bytes;   // pages of Tiny, Mid and ACE, but for those in the pool
   size_t unused_bytes;   // what is kept now, of all tiers and the pool
   size_t learned_bytes;  // the limit as far as it was learned
