@@ -193,6 +193,7 @@ int hak_config_parse(struct hak_config *config, const char *name, const char *va
 
 void hak_config_copy(struct hak_config *config, const struct hak_config *from, const char *name) {
   const struct option *option = find(name);
+  if (option == NULL) return;
   struct value value = load(from, option);
   store(config, option, &value);
 }

@@ -39,7 +39,7 @@ struct hak_config hak_config_read(const char *(*get)(const char *name));
 // EINVAL or EPERM as hak_set has them.
 int hak_config_parse(struct hak_config *config, const char *name, const char *value);
 
-// Takes the option `name`, which there is, over from another config.
+// Takes the option `name`, if there is one, over from another config.
 void hak_config_copy(struct hak_config *config, const struct hak_config *from, const char *name);
 
 // The option's value as hak_get has it; -1 if there is none.
