@@ -142,7 +142,7 @@ TEST_P(LimitOfSize, IsNotExceededAndMostOfItCanBeHadAgainAndAgain) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Sizes, LimitOfSize,
-                         ::testing::Values(16, 700, 5000, 20 * kKiB, 33 * kKiB, 700 * kKiB, 1900 * kKiB, 5 * kMiB);
+                         ::testing::Values(16, 700, 5000, 20 * kKiB, 33 * kKiB, 700 * kKiB, 1900 * kKiB, 5 * kMiB));
 
 TEST_F(Limit, HoldsForSizesInTurn) {
   SetLimit("64m");
