@@ -99,7 +99,7 @@ static void evict_classes(struct hak_ace *ace, struct hak_ace_cache *cache, uint
 // Once per decay time: a class that was not once empty since the last time is deeper than it need be. Half of it goes,
 // and the limits come down by as much.
 static void decay_if_due(struct hak_ace *ace, struct hak_ace_cache *cache, uint64_t now) {
-  if (now - cache->decayed_ms < ace->pool->retain.delay_ms) return;
+  if (now - cache->decayed_ms < hak_retain_delay_ms(&ace->pool->retain)) return;
   cache->decayed_ms = now;
   uint64_t unused = cache->nonempty & ~cache->emptied;
   cache->emptied = 0;

@@ -97,10 +97,23 @@ static void pages_changed(struct hak_ace *ace, const struct hak_ace_superslab *s
   }
 }
 
+// Which pages an extent will take, and whether they hold memory already, is known only afterwards: so all of them are
+// asked for, and took_of gives back what was too much.
+static bool may_take(struct hak_ace *ace, size_t n_pages) {
+  return hak_limit_take(&ace->pool->retain.limit, n_pages << HAK_ACE_PAGE_SHIFT);
+}
+
+static void took_of(struct hak_ace *ace, const struct hak_ace_superslab *superslab, struct pages before,
+                    size_t n_pages) {
+  size_t n_were_held = n_pages - (superslab->n_dirty - before.n_dirty);
+  hak_limit_give_back(&ace->pool->retain.limit, n_were_held << HAK_ACE_PAGE_SHIFT);
+}
+
 static size_t purge(struct hak_ace *ace, struct hak_ace_superslab *superslab) {
   struct pages before = pages_of(superslab);
   size_t bytes = hak_ace_superslab_purge(superslab, ace->pool->os);
   pages_changed(ace, superslab, before);
+  hak_limit_give_back(&ace->pool->retain.limit, bytes);
   return bytes;
 }
 
@@ -122,6 +135,11 @@ static struct hak_ace_superslab *grow_locked(struct hak_ace *ace, struct hak_ace
   hak_add_relaxed(&arena->n_superslabs, 1);
   ++arena->n_empty;
   link_by_run(arena, superslab);
+  if (!zeroed) {
+    // What is not handed out of it soon goes back, as if it had been freed here.
+    superslab->freed_ms = ace->pool->os->now_ms();
+    append_dirty(arena, superslab);
+  }
   return superslab;
 }
 
@@ -136,6 +154,8 @@ static void release_locked(struct hak_ace *ace, struct hak_ace_arena *arena, str
   size_t dirty_bytes = (size_t)superslab->n_dirty << HAK_ACE_PAGE_SHIFT;
   hak_retain_sub_unused(&ace->pool->retain, dirty_bytes);
   hak_retain_lost_pages(&ace->pool->retain, dirty_bytes);
+  // The pool knows the run as a whole only.
+  if (dirty_bytes != 0) hak_limit_add(&ace->pool->retain.limit, HAK_SUPERSLAB_BYTES - dirty_bytes);
   hak_pool_release(ace->pool, superslab->base, HAK_SUPERSLAB_SLABS, dirty_bytes != 0);
 }
 
@@ -158,6 +178,7 @@ static void *take_locked(struct hak_ace *ace, struct hak_ace_arena *arena, struc
   void *extent = hak_ace_superslab_take(superslab, n_pages, align_pages, zeroed);
   link_by_run(arena, superslab);
   pages_changed(ace, superslab, before);
+  took_of(ace, superslab, before, n_pages);
   return extent;
 }
 
@@ -167,7 +188,9 @@ void *hak_ace_arena_malloc(struct hak_ace *ace, struct hak_ace_arena *arena, siz
   lock_arena(arena);
   struct hak_ace_superslab *superslab = find_locked(arena, n_pages, align_pages);
   if (superslab == NULL && grow) superslab = grow_locked(ace, arena);
-  if (superslab != NULL) extent = take_locked(ace, arena, superslab, n_pages, align_pages, zeroed);
+  if (superslab != NULL && may_take(ace, n_pages)) {
+    extent = take_locked(ace, arena, superslab, n_pages, align_pages, zeroed);
+  }
   unlock_arena(arena);
   return extent;
 }
@@ -187,7 +210,7 @@ static void tick_locked(struct hak_ace *ace, struct hak_ace_arena *arena, uint64
     const struct hak_ace_superslab *superslab = arena->dirty_first;
     // Another thread may have read the clock after this one, and freed before.
     if (superslab == NULL || superslab->freed_ms > now_ms) return;
-    if (now_ms - superslab->freed_ms < ace->pool->retain.delay_ms) return;
+    if (now_ms - superslab->freed_ms < hak_retain_delay_ms(&ace->pool->retain)) return;
     hak_retain_gave_back_late(&ace->pool->retain, return_first_locked(ace, arena));
   }
 }
@@ -256,8 +279,14 @@ bool hak_ace_arena_resize(struct hak_ace *ace, void *p, size_t n_pages, uint64_t
   lock_arena(arena);
   struct pages before = pages_of(superslab);
   size_t free_before = superslab->n_free;
+  size_t old_pages = hak_load_relaxed(hak_ace_extent_of(p)) & HAK_ACE_EXTENT_PAGES;
+  size_t n_more = n_pages - hak_min(n_pages, old_pages);
   unlink_by_run(arena, superslab);
-  bool done = hak_ace_superslab_resize(superslab, p, n_pages);
+  bool done = false;
+  if (may_take(ace, n_more)) {
+    done = hak_ace_superslab_resize(superslab, p, n_pages);
+    took_of(ace, superslab, before, n_more);
+  }
   link_by_run(arena, superslab);
   pages_changed(ace, superslab, before);
   if (superslab->n_free > free_before) freed_locked(ace, arena, superslab, now_ms);

@@ -48,6 +48,7 @@ class AceTest : public ::testing::Test {
     EXPECT_EQ(pool_.n_slabs_used, 0u) << "a SuperSlab did not come back";
     hak_pool_destroy(&pool_);
     EXPECT_EQ(pool_.n_superslabs, 0u);
+    EXPECT_EQ(pool_.retain.limit.held_bytes, 0u);
   }
 
   void Restart(size_t page_bytes, bool diet) {
@@ -907,6 +908,18 @@ TEST_F(AceDeathTest, ReallocOfAFreedBlockIsNamedAsSuch) {
   Free(p);
   EXPECT_EQ(hak_ace_usable_size(p), 0u);
   EXPECT_DEATH(hak_ace_misuse(&ace_, "realloc", p), Message("realloc", p, HAK_MISUSE_DOUBLE_FREE));
+}
+
+TEST_F(AceTest, ATrimReturnsThePagesThatCameWithASuperSlab) {
+  for (void *p : {Malloc(2 * kMiB), Malloc(2 * kMiB)}) Free(p);
+  hak_ace_cache_flush(&ace_, cache_.get());
+  // One was kept, the other is in the pool with its pages.
+  char *kept = Malloc(2 * kMiB);
+  char *p = Malloc(100 * kKiB);
+  EXPECT_GE(hak_ace_trim(&ace_, 0), 2 * kMiB - 128 * kKiB);
+  EXPECT_LE(pool_.retain.limit.held_bytes, 2 * kMiB + 128 * kKiB);
+  Free(p);
+  Free(kept);
 }
 
 }  // namespace

@@ -61,27 +61,37 @@ static size_t purge(struct hak_heap *heap, struct hak_slab *slab) {
 
 static void release_slab(struct hak_heap *heap, struct hak_slab *slab) {
   size_t n_slabs = hak_kind_run_slabs(slab->kind);
+  size_t dirty_bytes = hak_slab_dirty_bytes(slab);
+  struct hak_retain *retain = &heap->set->pool->retain;
   set_purgeable(heap, slab, false);
-  hak_retain_lost_pages(&heap->set->pool->retain, hak_slab_dirty_bytes(slab));
+  hak_retain_lost_pages(retain, dirty_bytes);
+  // Spares and the pool know whole slabs only.
+  if (dirty_bytes != 0) hak_limit_add(&retain->limit, n_slabs * HAK_SLAB_BYTES - dirty_bytes);
   hak_registry_set(slab->base, n_slabs, 0);
-  bool spare = n_slabs == 1 && slab->dirty != 0 && heap->n_spares < HAK_HEAP_SPARES && !heap->set->diet &&
+  bool spare = n_slabs == 1 && dirty_bytes != 0 && heap->n_spares < HAK_HEAP_SPARES && !heap->set->diet &&
                hak_load_relaxed(&heap->orphan) == 0;
   if (spare) {
     heap->spare[heap->n_spares++] = slab->base;
   } else {
-    hak_pool_release(heap->set->pool, slab->base, n_slabs, slab->dirty != 0);
+    hak_pool_release(heap->set->pool, slab->base, n_slabs, dirty_bytes != 0);
   }
 }
+
+// A kind that has filled so many slabs since it had none gets more at once (pool.h).
+#define HOT_SLABS (HAK_SUPERSLAB_SLABS / 4)
 
 static struct hak_slab *fresh_slab(struct hak_heap *heap, const struct hak_class *geometry) {
   struct hak_bin *bin = &heap->bin[geometry->kind];
   uintptr_t base;
   bool zeroed = false;
+  // Address space without pages would be of no use.
+  size_t strip_bytes = (size_t)1 << hak_kind_strip_shift(geometry->kind);
+  if (hak_limit_refuses(&heap->set->pool->retain.limit, strip_bytes)) return NULL;
   if (geometry->n_slabs == 1 && heap->n_spares != 0) {
     base = heap->spare[--heap->n_spares];
     heap->least_spares = (uint32_t)hak_min(heap->least_spares, heap->n_spares);
   } else {
-    bool hot = bin->n_fresh * geometry->n_slabs >= HAK_SUPERSLAB_SLABS;
+    bool hot = (size_t)bin->n_fresh * geometry->n_slabs >= HOT_SLABS && !heap->set->diet;
     base = hak_pool_acquire(heap->set->pool, geometry->n_slabs, hot, &zeroed);
     if (base == 0) return NULL;
   }
@@ -281,10 +291,15 @@ void hak_bin_return_current(struct hak_heap *heap, size_t kind, uintptr_t *list)
   }
 }
 
+static struct hak_slab *with_free_block(struct hak_slab *slab) {
+  while (slab != NULL && hak_slab_used(slab) == slab->n_blocks) slab = slab->next;
+  return slab;
+}
+
 // When memory has run out: a slab with fewer free blocks than would wake it.
 static struct hak_slab *wake_early(struct hak_heap *heap, size_t kind) {
-  struct hak_slab *slab = heap->bin[kind].slabs[HAK_SLAB_ASLEEP];
-  while (slab != NULL && hak_slab_used(slab) == slab->n_blocks) slab = slab->next;
+  struct hak_slab *slab = with_free_block(heap->bin[kind].slabs[HAK_SLAB_ASLEEP]);
+  if (slab == NULL) slab = with_free_block(heap->bin[kind].slabs[HAK_SLAB_PARTLY_CARVED]);
   if (slab != NULL) (void)wake(heap, slab);
   return slab;
 }
@@ -306,6 +321,11 @@ static struct hak_slab *next_slab(struct hak_heap *heap, const struct hak_class 
   return slab;
 }
 
+// Puts the current slab, which has no free block, into the state that this means.
+static void set_aside(struct hak_heap *heap, struct hak_slab *slab) {
+  enter_state(heap, slab, slab->uncarved == 0 ? HAK_SLAB_ASLEEP : HAK_SLAB_PARTLY_CARVED, slab->n_blocks);
+}
+
 static bool refill(struct hak_cache *cache, const struct hak_class *geometry) {
   struct hak_heap *heap = cache->heap;
   struct hak_bin *bin = &heap->bin[geometry->kind];
@@ -324,11 +344,17 @@ static bool refill(struct hak_cache *cache, const struct hak_class *geometry) {
   struct hak_slab *slab = next_slab(heap, geometry);
   // Without a successor the current slab stays current: what is freed in it can be had at once.
   if (slab == NULL) return false;
-  if (current != NULL) {
-    enter_state(heap, current, current->uncarved == 0 ? HAK_SLAB_ASLEEP : HAK_SLAB_PARTLY_CARVED, current->n_blocks);
-  }
+  if (current != NULL) set_aside(heap, current);
   make_current(heap, slab);
-  return fill_list(slab, list) || hak_strip_carve(heap, slab, list);
+  if (fill_list(slab, list) || hak_strip_carve(heap, slab, list)) return true;
+  // The limit (limit.h) allows for no more pages, and perhaps a sleeping slab has what can be used at once.
+  *list = slab->base;
+  slab = wake_early(heap, geometry->kind);
+  if (slab == NULL) return false;
+  hak_bin_unlink(heap, slab);
+  set_aside(heap, bin->current);
+  make_current(heap, slab);
+  return fill_list(slab, list);
 }
 
 bool hak_heap_refill(struct hak_cache *cache, const struct hak_class *geometry) {
@@ -336,6 +362,13 @@ bool hak_heap_refill(struct hak_cache *cache, const struct hak_class *geometry) 
   bool done = refill(cache, geometry);
   hak_heap_leave(cache);
   return done;
+}
+
+size_t hak_heap_lender(struct hak_cache *cache, size_t kind, size_t shared_kind, uint32_t max_blocks) {
+  struct hak_bin *bin = &cache->heap->bin[kind];
+  if (HAK_LIKELY(!cache->heap->set->diet) || bin->current != NULL || bin->n_borrowed == max_blocks) return kind;
+  ++bin->n_borrowed;
+  return shared_kind;
 }
 
 // Free
@@ -434,7 +467,7 @@ size_t hak_heap_release_unused(struct hak_heap *heap) {
 static size_t decay_list(struct hak_heap *heap, struct hak_slab *slab, uint64_t now) {
   size_t returned = 0;
   for (; slab != NULL; slab = slab->next) {
-    if (is_purgeable(slab) && (uint32_t)now - slab->purgeable_ms >= heap->set->pool->retain.delay_ms) {
+    if (is_purgeable(slab) && (uint32_t)now - slab->purgeable_ms >= hak_retain_delay_ms(&heap->set->pool->retain)) {
       returned += purge(heap, slab);
     }
   }
@@ -459,7 +492,7 @@ void hak_heap_tick(struct hak_cache *cache) {
   struct hak_heap *heap = cache->heap;
   const struct hak_retain *retain = &heap->set->pool->retain;
   uint64_t now = retain->os->now_ms();
-  if (now - hak_load_relaxed(&heap->decayed_ms) < retain->delay_ms / 2) return;
+  if (now - hak_load_relaxed(&heap->decayed_ms) < hak_retain_delay_ms(retain) / 2) return;
   hak_heap_enter(cache);
   hak_heap_decay(heap, now);
   hak_heap_leave(cache);

@@ -32,7 +32,8 @@ struct hak_bin {
     struct hak_slab *current;
     struct hak_slab *slabs[HAK_SLAB_STATES];  // by state; doubly linked, the slab that came last first
   };
-  size_t n_fresh;  // slabs taken from the pool so far: how hot the kind is
+  uint32_t n_fresh;     // slabs taken from the pool so far: how hot the kind is
+  uint32_t n_borrowed;  // blocks of a larger kind that were taken instead
 };
 
 #define HAK_HEAP_SPARES 8
@@ -92,6 +93,11 @@ bool hak_heap_attach(struct hak_heap_set *set, struct hak_cache *cache);
 // Takes the heap away, at the thread's end, to wait for its next owner. The cache is empty then and can be attached
 // again. Cost: the set's locks, and a compare-and-swap for each slab in the outbox.
 void hak_heap_detach(struct hak_cache *cache);
+
+// The kind to take a block of instead of `kind`: as a rule itself. On a diet it is `shared_kind` for the first
+// `max_blocks` blocks that are asked for while `kind` has no current slab: in a small program many kinds have a block
+// or two, and each of their slabs would hold a page. A call counts as a block. The cache has a heap.
+size_t hak_heap_lender(struct hak_cache *cache, size_t kind, size_t shared_kind, uint32_t max_blocks);
 
 // Fills the cache's list of geometry->kind, which is empty. False when memory has run out. The cache has a heap.
 bool hak_heap_refill(struct hak_cache *cache, const struct hak_class *geometry);

@@ -104,7 +104,7 @@ static void dissolve_locked(struct hak_heap_set *set, struct hak_heap *heap) HAK
 // Dissolves the oldest orphan if it was not adopted within the decay time.
 static bool dissolve_old_locked(struct hak_heap_set *set, uint64_t now) HAK_REQUIRES(set->lock) {
   struct hak_heap *oldest = set->oldest_orphan;
-  if (oldest == NULL || now - oldest->orphaned_ms < set->pool->retain.delay_ms) return false;
+  if (oldest == NULL || now - oldest->orphaned_ms < hak_retain_delay_ms(&set->pool->retain)) return false;
   dissolve_locked(set, oldest);
   return true;
 }

@@ -83,6 +83,7 @@ bool hak_strip_carve(struct hak_heap *heap, struct hak_slab *slab, uintptr_t *li
   uint32_t fresh = mask & ~(uint32_t)slab->dirty;
   if (fresh != 0) {
     size_t fresh_bytes = (size_t)__builtin_popcount(fresh) << strip_shift(slab);
+    if (!hak_limit_take(&heap->set->pool->retain.limit, fresh_bytes)) return false;
     hak_retain_took_pages(&heap->set->pool->retain, fresh_bytes, fresh_bytes);
   }
   slab->uncarved &= (uint16_t)~mask;
@@ -186,6 +187,7 @@ static size_t purge_strips(struct hak_heap *heap, struct hak_slab *slab, uint16_
     rest &= ~(uint32_t)mask_of(first, n);
   }
   hak_retain_lost_pages(&heap->set->pool->retain, bytes);
+  hak_limit_give_back(&heap->set->pool->retain.limit, bytes);
   return bytes;
 }
 

@@ -82,6 +82,7 @@ class HeapTest : public ::testing::Test {
     EXPECT_EQ(pool_.n_slabs_used, 0u);
     hak_pool_destroy(&pool_);
     EXPECT_EQ(pool_.n_superslabs, 0u);
+    EXPECT_EQ(pool_.retain.limit.held_bytes, 0u);
   }
 
   hak_pool pool_;

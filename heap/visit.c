@@ -78,10 +78,10 @@ void hak_heap_set_tick(struct hak_heap_set *set, const struct hak_cache *cache) 
   const struct hak_retain *retain = &set->pool->retain;
   uint64_t now = retain->os->now_ms();
   uint64_t ticked = hak_load_relaxed(&set->ticked_ms);
-  if (now - ticked < retain->delay_ms / 2 || !hak_cas_relaxed(&set->ticked_ms, &ticked, now)) return;
+  if (now - ticked < hak_retain_delay_ms(retain) / 2 || !hak_cas_relaxed(&set->ticked_ms, &ticked, now)) return;
   hak_threadless_decay(set, now);
   hak_lock(&set->visit_lock);
-  bool can_visit = keep_out_locked(set, cache, now - retain->delay_ms / 2);
+  bool can_visit = keep_out_locked(set, cache, now - hak_retain_delay_ms(retain) / 2);
   for (struct hak_heap *heap = set->newest_attached; heap != NULL; heap = heap->older) {
     if (!is_visited(heap)) continue;
     if (can_visit && is_outside(heap)) hak_heap_decay(heap, now);

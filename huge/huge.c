@@ -158,6 +158,8 @@ static void *make_live(struct hak_huge_heap *heap, struct hak_huge *mapping) {
 
 // The operating system
 
+static struct hak_limit *limit_of(struct hak_huge_heap *heap) { return &heap->pool->retain.limit; }
+
 // In the hardened library the last page of each mapping is guarded, a block that becomes smaller leaves a larger guard,
 // and a freed block is a guard as a whole: it is cached without being used again, so that for a while nobody gets its
 // addresses.
@@ -172,10 +174,12 @@ static bool guard_from(struct hak_huge_heap *heap, struct hak_huge *mapping, siz
   if (!heap->os->guard((void *)(mapping->base + bytes), guarded_bytes)) return false;
   mapping->guard_bytes += guarded_bytes;
   hak_store_relaxed(&mapping->bytes, bytes);
+  hak_limit_give_back(limit_of(heap), guarded_bytes);
   return true;
 }
 
-// A new mapping that is in nobody's list yet; NULL when there is no memory.
+// A new mapping that is in nobody's list yet; NULL when there is no memory. The caller has taken its bytes, the guard
+// page included, from the limit (superslab/limit.h).
 static struct hak_huge *map_new(struct hak_huge_heap *heap, size_t usable_bytes, size_t alignment) {
   size_t bytes = usable_bytes + guard_page_bytes(heap);
   // Below the last one, where the kernel's own top-down search would go as well.
@@ -188,6 +192,8 @@ static struct hak_huge *map_new(struct hak_huge_heap *heap, size_t usable_bytes,
     return NULL;
   }
   hak_store_relaxed(&heap->last_mapped, (uintptr_t)p);
+  enum hak_thp thp = (enum hak_thp)hak_load_relaxed(&heap->pool->thp);
+  if (thp != HAK_THP_AUTO) heap->os->huge_pages(p, bytes, thp == HAK_THP_ALWAYS);
   struct hak_huge *mapping = describe((uintptr_t)p, bytes, hak_add_relaxed(&heap->n_origins, 1));
   if (HAK_CONFIG_HARDENED) (void)guard_from(heap, mapping, usable_bytes);
   return mapping;
@@ -205,6 +211,7 @@ static size_t unmap_list(struct hak_huge_heap *heap, struct hak_huge *list) {
     if (heap->os->unmap((void *)mapping->base, bytes + mapping->guard_bytes)) {
       // The next mapping goes here again, and not ever further down: each place costs descriptors.
       if (hak_load_relaxed(&heap->last_mapped) < end) hak_store_relaxed(&heap->last_mapped, end);
+      hak_limit_give_back(limit_of(heap), bytes);
       returned += bytes;
       continue;
     }
@@ -240,7 +247,7 @@ static struct hak_huge *expired_locked(struct hak_huge_heap *heap, uint64_t now)
   struct hak_huge *next;
   for (struct hak_huge *mapping = heap->cached_first; mapping != NULL; mapping = next) {
     next = mapping->next;
-    if (mapping->freed_ms > now || now - mapping->freed_ms < heap->pool->retain.delay_ms) continue;
+    if (mapping->freed_ms > now || now - mapping->freed_ms < hak_retain_delay_ms(&heap->pool->retain)) continue;
     unlink_cached_locked(heap, mapping);
     mapping->next = expired;
     expired = mapping;
@@ -274,8 +281,10 @@ static struct hak_huge *find_cached_locked(struct hak_huge_heap *heap, size_t by
 
 // Gives the end of `mapping` back to the operating system, from `bytes` on.
 static void cut(struct hak_huge_heap *heap, struct hak_huge *mapping, size_t bytes) {
-  size_t old_bytes = bytes_of(mapping);
-  if (heap->os->unmap((void *)(mapping->base + bytes), old_bytes - bytes)) hak_store_relaxed(&mapping->bytes, bytes);
+  size_t cut_bytes = bytes_of(mapping) - bytes;
+  if (!heap->os->unmap((void *)(mapping->base + bytes), cut_bytes)) return;
+  hak_store_relaxed(&mapping->bytes, bytes);
+  hak_limit_give_back(limit_of(heap), cut_bytes);
 }
 
 // Makes what `mapping` has beyond `bytes` a cached mapping of its own, as far as it can start one. `mapping` is in the
@@ -311,8 +320,13 @@ static void took_fresh(struct hak_huge_heap *heap, size_t bytes) {
 
 // Makes the mapping `bytes` long where it is. False, and it is as it was, if the kernel cannot.
 static bool grow_in_place(struct hak_huge_heap *heap, struct hak_huge *mapping, size_t bytes) {
-  if (heap->os->remap((void *)mapping->base, bytes_of(mapping), bytes, NULL) == NULL) return false;
-  took_fresh(heap, bytes - bytes_of(mapping));
+  size_t more_bytes = bytes - bytes_of(mapping);
+  if (!hak_limit_take(limit_of(heap), more_bytes)) return false;
+  if (heap->os->remap((void *)mapping->base, bytes_of(mapping), bytes, NULL) == NULL) {
+    hak_limit_give_back(limit_of(heap), more_bytes);
+    return false;
+  }
+  took_fresh(heap, more_bytes);
   hak_store_relaxed(&mapping->bytes, bytes);
   return true;
 }
@@ -320,8 +334,13 @@ static bool grow_in_place(struct hak_huge_heap *heap, struct hak_huge *mapping, 
 // Moves the pages of the mapping, which is in the caller's hands, to a new range of `bytes`. The descriptor there, or
 // NULL; then the mapping is as it was.
 static struct hak_huge *grow_elsewhere(struct hak_huge_heap *heap, struct hak_huge *mapping, size_t bytes) {
+  size_t more_bytes = bytes + guard_page_bytes(heap) - bytes_of(mapping);
+  if (!hak_limit_take(limit_of(heap), more_bytes)) return NULL;
   struct hak_huge *target = map_new(heap, bytes, MAPPING_ALIGNMENT);
-  if (target == NULL) return NULL;
+  if (target == NULL) {
+    hak_limit_give_back(limit_of(heap), more_bytes);
+    return NULL;
+  }
   target->clean = mapping->clean;
   took_fresh(heap, bytes - bytes_of(mapping));
   // Afterwards the old range, and so the old descriptor, may be another thread's; but for the guard.
@@ -331,6 +350,7 @@ static struct hak_huge *grow_elsewhere(struct hak_huge_heap *heap, struct hak_hu
       (void)heap->os->unmap((void *)(old.base + old.bytes), old.guard_bytes);
     return target;
   }
+  hak_limit_add(limit_of(heap), old.bytes);  // both are held, until one goes back
   target->next = NULL;
   (void)unmap_list(heap, target);
   return NULL;
@@ -388,6 +408,15 @@ static struct hak_huge *adjust_cached(struct hak_huge_heap *heap, struct hak_hug
   return mapping;
 }
 
+// A new mapping, counted; NULL when the operating system or the limit refuses.
+static struct hak_huge *take_new(struct hak_huge_heap *heap, size_t bytes, size_t alignment) {
+  size_t held_bytes = bytes + guard_page_bytes(heap);
+  if (!hak_limit_take(limit_of(heap), held_bytes)) return NULL;
+  struct hak_huge *mapping = map_new(heap, bytes, alignment);
+  if (mapping == NULL) hak_limit_give_back(limit_of(heap), held_bytes);
+  return mapping;
+}
+
 void *hak_huge_malloc(struct hak_huge_heap *heap, size_t size, size_t alignment, bool *zeroed) {
   if (size > PTRDIFF_MAX) return NULL;
   size_t bytes = hak_round_up(hak_max(size, 1), heap->os->page_bytes);
@@ -398,9 +427,9 @@ void *hak_huge_malloc(struct hak_huge_heap *heap, size_t size, size_t alignment,
   bool clean = mapping == NULL || mapping->clean;
   if (mapping == NULL) {
     took_fresh(heap, bytes);
-    mapping = map_new(heap, bytes, alignment);
+    mapping = take_new(heap, bytes, alignment);
   }
-  if (mapping == NULL && hak_huge_trim(heap, 0) != 0) mapping = map_new(heap, bytes, alignment);
+  if (mapping == NULL && hak_huge_trim(heap, 0) != 0) mapping = take_new(heap, bytes, alignment);
   if (mapping == NULL) return NULL;
   if (zeroed != NULL) *zeroed = clean;
   return make_live(heap, mapping);

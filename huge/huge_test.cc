@@ -58,6 +58,7 @@ class HugeTest : public ::testing::Test {
     if (!may_leak_) {
       EXPECT_EQ(Mapped(), 0u) << "bytes were not unmapped";
     }
+    EXPECT_EQ(pool_.retain.limit.held_bytes, 0u);
     hak_pool_destroy(&pool_);
   }
 

@@ -8,24 +8,28 @@ static_assert(HAK_KIND_MID_LAST - HAK_KIND_MID_FIRST + 1 == 40, "eight classes i
 
 static uint32_t run_slabs(size_t kind) { return (uint32_t)hak_kind_run_slabs(kind); }
 
-static HAK_NOINLINE void *malloc_slow(struct hak_cache *cache, size_t kind) {
+// The kind that serves the first SHARED_BLOCKS blocks of `kind` on a diet: every other one.
+#define SHARED_BLOCKS 4
+static size_t shared_kind(size_t kind) { return HAK_KIND_MID_FIRST + ((kind - HAK_KIND_MID_FIRST) | 1); }
+
+static HAK_NOINLINE void *take_of_kind(struct hak_cache *cache, size_t kind) {
+  void *block = hak_cache_pop(cache, kind);
+  if (block != NULL) return block;
   struct hak_class geometry = hak_class_make((uint32_t)kind, run_slabs(kind), (uint32_t)hak_mid_block_bytes(kind));
   return hak_heap_refill(cache, &geometry) ? hak_cache_pop(cache, kind) : NULL;
 }
 
-static void *malloc_kind(struct hak_cache *cache, size_t kind) {
-  void *block = hak_cache_pop(cache, kind);
-  return HAK_LIKELY(block != NULL) ? block : malloc_slow(cache, kind);
-}
-
 void *hak_mid_malloc(struct hak_cache *cache, size_t size) {
-  return malloc_kind(cache, hak_mid_kind(hak_max(size, HAK_MID_SIZE_MIN)));
+  size_t kind = hak_mid_kind(hak_max(size, HAK_MID_SIZE_MIN));
+  void *block = hak_cache_pop(cache, kind);
+  if (HAK_LIKELY(block != NULL)) return block;
+  return take_of_kind(cache, hak_heap_lender(cache, kind, shared_kind(kind), SHARED_BLOCKS));
 }
 
 void *hak_mid_malloc_aligned(struct hak_cache *cache, size_t size, size_t alignment) {
   for (size_t kind = hak_mid_kind(hak_max(size, HAK_MID_SIZE_MIN)); kind <= HAK_KIND_MID_LAST; ++kind) {
     if (hak_class_alignment(run_slabs(kind), (uint32_t)hak_mid_block_bytes(kind)) >= alignment) {
-      return malloc_kind(cache, kind);
+      return take_of_kind(cache, kind);
     }
   }
   return NULL;

@@ -35,6 +35,11 @@ struct hak_os {
   // Asks for (true) or against (false) huge pages in the range. A wish: it may be ignored.
   void (*huge_pages)(void *start, size_t bytes, bool wanted);
 
+  // Gives every page of the range memory now, which costs less than a fault for each, and least with `huge`: in huge
+  // pages, as far as the kernel has any and its administrator allows them. Content stays. False if the kernel refuses
+  // or knows no such call (before Linux 5.14); some pages may have got memory then.
+  bool (*populate)(void *start, size_t bytes, bool huge);
+
   // Makes every other running thread of the process pass a full memory barrier, and is one itself. False if the kernel
   // cannot (before Linux 4.14, or refused by a filter); then nothing has happened.
   bool (*barrier)(void);
@@ -50,6 +55,11 @@ struct hak_os {
 
 // The kernel this process runs on. Never fails, never allocates; the page size is read at run time.
 const struct hak_os *hak_os_linux(void);
+
+// Between the two, what the calling thread unmaps and purges is counted, as far as it was resident; the second returns
+// the bytes. They do not nest. Cost: a system call more for each range, in proportion to its length.
+void hak_os_count_begin(void);
+size_t hak_os_count_end(void);
 
 // 64 random bits that no other process can know. Never fails, never allocates, keeps errno. Cost: a system call.
 uint64_t hak_os_random(void);

@@ -17,6 +17,7 @@ static struct call calls[HAK_OS_FAKE_CALLS];
 static size_t mapped_bytes;            // atomic
 static size_t limit_bytes = SIZE_MAX;  // atomic
 static size_t purged_bytes;            // atomic
+static size_t populated_bytes[2];      // atomic; [1]: in huge pages
 static uint64_t clock_ms;              // atomic
 static struct hak_os fake;
 
@@ -88,6 +89,13 @@ static void fake_huge_pages(void *start, size_t bytes, bool wanted) {
   hak_os_linux()->huge_pages(start, bytes, wanted);
 }
 
+static bool fake_populate(void *start, size_t bytes, bool huge) {
+  check_whole_pages(start, bytes);
+  if (call_fails(HAK_OS_FAKE_POPULATE) || !hak_os_linux()->populate(start, bytes, huge)) return false;
+  hak_add_relaxed(&populated_bytes[huge], bytes);
+  return true;
+}
+
 static bool fake_barrier(void) { return !fails(HAK_OS_FAKE_BARRIER) && hak_os_linux()->barrier(); }
 
 static bool fake_guard(void *start, size_t bytes) {
@@ -107,6 +115,7 @@ static struct hak_os fake = {
     .purge = fake_purge,
     .remap = fake_remap,
     .huge_pages = fake_huge_pages,
+    .populate = fake_populate,
     .barrier = fake_barrier,
     .guard = fake_guard,
     .now_ms = fake_now_ms,
@@ -122,6 +131,8 @@ void hak_os_fake_reset(size_t page_bytes) {
   hak_store_relaxed(&mapped_bytes, 0);
   hak_store_relaxed(&limit_bytes, SIZE_MAX);
   hak_store_relaxed(&purged_bytes, 0);
+  hak_store_relaxed(&populated_bytes[false], 0);
+  hak_store_relaxed(&populated_bytes[true], 0);
   hak_store_relaxed(&clock_ms, 0);
   fake.page_bytes = hak_max(page_bytes, hak_os_linux()->page_bytes);
 }
@@ -142,4 +153,7 @@ void hak_os_fake_succeed(void) {
 size_t hak_os_fake_count(enum hak_os_fake_call call) { return hak_load_relaxed(&calls[call].count); }
 size_t hak_os_fake_mapped_bytes(void) { return hak_load_relaxed(&mapped_bytes); }
 size_t hak_os_fake_purged_bytes(void) { return hak_load_relaxed(&purged_bytes); }
+size_t hak_os_fake_populated_bytes(bool huge) {
+  return hak_load_relaxed(&populated_bytes[true]) + (huge ? 0 : hak_load_relaxed(&populated_bytes[false]));
+}
 void hak_os_fake_advance_ms(uint64_t ms) { hak_add_relaxed(&clock_ms, ms); }

@@ -3,6 +3,7 @@
 #ifndef HAKMEM_PLATFORM_OS_FAKE_H_
 #define HAKMEM_PLATFORM_OS_FAKE_H_
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -18,10 +19,11 @@ enum hak_os_fake_call {
   HAK_OS_FAKE_PURGE,
   HAK_OS_FAKE_REMAP,
   HAK_OS_FAKE_HUGE_PAGES,
+  HAK_OS_FAKE_POPULATE,
   HAK_OS_FAKE_BARRIER,
   HAK_OS_FAKE_GUARD,
   HAK_OS_FAKE_NOW,
-  HAK_OS_FAKE_ANY,  // each map, unmap, purge, remap and guard counts here as well
+  HAK_OS_FAKE_ANY,  // each map, unmap, purge, remap, populate and guard counts here as well
   HAK_OS_FAKE_CALLS
 };
 
@@ -51,6 +53,9 @@ size_t hak_os_fake_mapped_bytes(void);
 
 // The bytes in ranges that were purged since the reset.
 size_t hak_os_fake_purged_bytes(void);
+
+// The bytes in ranges that were populated since the reset; `huge`: of those for which huge pages were asked.
+size_t hak_os_fake_populated_bytes(bool huge);
 
 void hak_os_fake_advance_ms(uint64_t ms);
 

@@ -1,7 +1,9 @@
-#define _GNU_SOURCE  // mremap, syscall
+#define _GNU_SOURCE  // mremap, syscall, O_CLOEXEC
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/membarrier.h>
+#include <string.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/random.h>
@@ -17,7 +19,8 @@
 // A range that one thread gives back may be mapped by another at once, which then writes the descriptors of the same
 // addresses. The kernel orders the two; this tells the memory model (and tsan) so: the release before a range is given
 // back pairs with the acquire after one is mapped.
-static size_t n_given_back;  // atomic
+// Not 0 at first, so that it lies beside other data and not alone on a page behind the registry.
+static size_t n_given_back = 1;  // atomic
 
 static void before_giving_back(void) { (void)__atomic_fetch_add(&n_given_back, 1, __ATOMIC_RELEASE); }
 static void after_mapping(void) { (void)hak_load_acquire(&n_given_back); }
@@ -30,17 +33,42 @@ static void *linux_map(void *hint, size_t bytes) {
   return p == MAP_FAILED ? NULL : p;
 }
 
+// What the calling thread gives back, see hak_os_count_begin.
+static __thread bool counting HAK_TLS_MODEL;
+static __thread size_t counted_bytes HAK_TLS_MODEL;
+
+// The bytes of the range that are resident, if anybody wants to know.
+static size_t resident_bytes(const char *start, size_t bytes) {
+  if (!counting) return 0;
+  unsigned char resident[512];
+  size_t page_bytes = hak_os_linux()->page_bytes;
+  size_t n_resident = 0;
+  for (size_t n_pages = bytes / page_bytes; n_pages != 0;) {
+    size_t n = hak_min(n_pages, sizeof resident);
+    if (mincore((void *)(uintptr_t)start, n * page_bytes, resident) == 0) {
+      for (size_t i = 0; i < n; ++i) n_resident += resident[i] & 1;
+    }
+    start += n * page_bytes;
+    n_pages -= n;
+  }
+  return n_resident * page_bytes;
+}
+
 static bool linux_unmap(void *start, size_t bytes) {
   int saved_errno = errno;
+  size_t resident = resident_bytes(start, bytes);
   before_giving_back();
   bool done = munmap(start, bytes) == 0;
+  if (done) counted_bytes += resident;
   errno = saved_errno;
   return done;
 }
 
 static bool linux_purge(void *start, size_t bytes) {
   int saved_errno = errno;
+  size_t resident = resident_bytes(start, bytes);
   bool done = madvise(start, bytes, MADV_DONTNEED) == 0;
+  if (done) counted_bytes += resident;
   errno = saved_errno;
   return done;
 }
@@ -86,6 +114,47 @@ static void linux_huge_pages(void *start, size_t bytes, bool wanted) {
   errno = saved_errno;
 }
 
+// What headers older than the kernel may lack.
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
+
+// Whether the administrator allows transparent huge pages, which MADV_COLLAPSE does not ask. Where the file cannot be
+// read, nobody has forbidden them.
+static bool huge_pages_allowed(void) {
+  static int answer;  // atomic: 0 is unknown, 1 yes, 2 no
+  int known = hak_load_relaxed(&answer);
+  if (HAK_LIKELY(known != 0)) return known == 1;
+  char modes[64] = "";
+  int file = open("/sys/kernel/mm/transparent_hugepage/enabled", O_RDONLY | O_CLOEXEC);
+  if (file >= 0) {
+    (void)!read(file, modes, sizeof modes - 1);
+    (void)close(file);
+  }
+  bool allowed = strstr(modes, "[never]") == NULL;
+  hak_store_relaxed(&answer, allowed ? 1 : 2);
+  return allowed;
+}
+
+// Huge pages by MADV_COLLAPSE (Linux 6.1) and not by MADV_HUGEPAGE: it leaves no mark on the mapping, which would keep
+// it apart from its neighbours, and let the kernel make huge pages again of what was purged in part.
+static bool collapse(char *start, size_t bytes) {
+  // The kernel looks at page tables only where there are some.
+  (void)__atomic_fetch_or(start, 0, __ATOMIC_RELAXED);
+  return madvise(start, bytes, MADV_COLLAPSE) == 0;
+}
+
+static bool linux_populate(void *start, size_t bytes, bool huge) {
+  int saved_errno = errno;
+  bool done = huge && huge_pages_allowed() && collapse(start, bytes);
+  if (!done) done = madvise(start, bytes, MADV_POPULATE_WRITE) == 0;
+  errno = saved_errno;
+  return done;
+}
+
 // A process has to register once, which a child inherits; that costs some milliseconds where there are threads already,
 // so it waits for the first barrier that somebody needs.
 static bool linux_barrier(void) {
@@ -121,6 +190,7 @@ const struct hak_os *hak_os_linux(void) {
       .purge = linux_purge,
       .remap = linux_remap,
       .huge_pages = linux_huge_pages,
+      .populate = linux_populate,
       .barrier = linux_barrier,
       .guard = linux_guard,
       .now_ms = linux_now_ms,
@@ -130,6 +200,16 @@ const struct hak_os *hak_os_linux(void) {
     __atomic_store_n(&os.page_bytes, getauxval(AT_PAGESZ), __ATOMIC_RELAXED);
   }
   return &os;
+}
+
+void hak_os_count_begin(void) {
+  counting = true;
+  counted_bytes = 0;
+}
+
+size_t hak_os_count_end(void) {
+  counting = false;
+  return counted_bytes;
 }
 
 uint64_t hak_os_random(void) {

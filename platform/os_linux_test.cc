@@ -54,4 +54,40 @@ TEST(OsLinux, AMappingThatCannotBeMovedKeepsItsContentAndErrnoItsValue) {
   EXPECT_TRUE(os->unmap(target, 2 * kMiB));
 }
 
+// Pages that are resident, of a range of at most 2 MiB.
+size_t Resident(char *start, size_t bytes) {
+  unsigned char resident[512];
+  EXPECT_EQ(mincore(start, bytes, resident), 0);
+  size_t n = 0;
+  for (size_t i = 0; i < bytes / os->page_bytes; ++i) n += resident[i] & 1;
+  return n;
+}
+
+TEST(OsLinux, PopulatedPagesAreResidentAndKeepTheirContent) {
+  for (bool huge : {false, true}) {
+    char *start = static_cast<char *>(hak_os_map_aligned(os, nullptr, 2 * kMiB, 2 * kMiB));
+    ASSERT_NE(start, nullptr);
+    start[kMiB] = 42;
+    EXPECT_EQ(Resident(start, 2 * kMiB), 1u);
+    errno = EDOM;
+    EXPECT_TRUE(os->populate(start, 2 * kMiB, huge));
+    EXPECT_EQ(errno, EDOM);
+    EXPECT_EQ(Resident(start, 2 * kMiB), 2 * kMiB / os->page_bytes);
+    EXPECT_EQ(start[kMiB], 42);
+    EXPECT_EQ(start[0], 0);
+    // No mark stays on the mapping, so whole pages can go as ever.
+    EXPECT_TRUE(os->purge(start + kMiB, kMiB));
+    EXPECT_EQ(Resident(start, 2 * kMiB), kMiB / os->page_bytes);
+    EXPECT_TRUE(os->unmap(start, 2 * kMiB));
+  }
+}
+
+TEST(OsLinux, WhatIsNotMappedCannotBePopulated) {
+  char *start = static_cast<char *>(hak_os_map_aligned(os, nullptr, 2 * kMiB, 2 * kMiB));
+  ASSERT_NE(start, nullptr);
+  EXPECT_TRUE(os->unmap(start + kMiB, kMiB));
+  EXPECT_FALSE(os->populate(start, 2 * kMiB, true));
+  EXPECT_TRUE(os->unmap(start, kMiB));
+}
+
 }  // namespace

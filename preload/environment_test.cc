@@ -89,6 +89,37 @@ TEST(Environment, BothSwitchedOffStillServesEverySize) {
             "64 mid\n5000 mid\n102400 huge\n4194304 huge\n");
 }
 
+TEST(Environment, ALimitIsKeptByEveryTier) {
+  auto probe = [](const std::string &value) {
+    return hak_test::Run({hak_test::DataFile("preload/probe"), "64", "102400", "4194304", "41943040"},
+                         {"HAKMEM_LIMIT=" + value});
+  };
+  const std::string served = "64 tiny\n102400 ace\n4194304 huge\n";
+  for (const char *value : {"32m", "33554432", "32m:hard", "32768K"}) {
+    Outcome outcome = probe(value);
+    EXPECT_EQ(outcome.out, served + "41943040 NULL\n") << value;
+    EXPECT_EQ(outcome.err, "") << value;
+  }
+  for (const char *value : {"32m:soft", "64m", "1g", "0", "90%"}) {
+    Outcome outcome = probe(value);
+    EXPECT_EQ(outcome.out, served + "41943040 huge\n") << value;
+    EXPECT_EQ(outcome.err, "") << value;
+  }
+}
+
+TEST(Environment, ABadLimitGivesOneLineThatSaysWhatIsAcceptedAndIsNone) {
+  for (const std::string value :
+       {"", "banana", "512mb", "0%", "101%", "1k", "32m:weak", "-1", "99999999999999999999"}) {
+    Outcome outcome = Probe({"HAKMEM_LIMIT=" + value});
+    EXPECT_EQ(outcome.out, kDefaultTiers) << value;
+    EXPECT_EQ(
+        outcome.err,
+        "[HAKMEM] HAKMEM_LIMIT must be 0 (no limit), bytes from 1m up (1048576, 512m, 2g) or 1% to 100% of memory, "
+        "followed by :hard, :soft or nothing; using the default 0 instead of " +
+            value + "\n");
+  }
+}
+
 TEST(Environment, MemDietServesEverySize) {
   Outcome outcome = Probe({"HAKMEM_TINY_MEM_DIET=1"});
   EXPECT_EQ(outcome.out, kDefaultTiers);

@@ -66,7 +66,7 @@ HAK_EXPORT void *pvalloc(size_t size) {
 
 HAK_EXPORT size_t malloc_usable_size(void *p) { return hak_usable_size(p); }
 
-HAK_EXPORT int malloc_trim(size_t pad) { return hak_trim(pad); }
+HAK_EXPORT int malloc_trim(size_t pad) { return hak_trim(pad) != 0; }
 
 // Size and alignment are promises of the program. The address alone says what the block is.
 HAK_EXPORT void free_sized(void *p, size_t size) {

@@ -25,11 +25,15 @@ static size_t held_bytes(struct hak_process *process) {
   return bytes;
 }
 
+static bool is_wanted(const struct hak_process *process) {
+  return hak_load_relaxed(&process->config.background_purge) != 0;
+}
+
 // Allocates nothing and frees nothing, so that it never has a heap of its own.
 static void *run(void *argument) {
   struct hak_process *process = argument;
-  while (held_bytes(process) >= MIN_HELD_BYTES) {
-    uint64_t rest_ms = hak_max(process->pool.retain.delay_ms / 2, MIN_REST_MS);
+  while (is_wanted(process) && held_bytes(process) >= MIN_HELD_BYTES) {
+    uint64_t rest_ms = hak_max(hak_retain_delay_ms(&process->pool.retain) / 2, MIN_REST_MS);
     struct timespec rest = {.tv_sec = (time_t)(rest_ms / 1000), .tv_nsec = (long)(rest_ms % 1000) * 1000000};
     (void)nanosleep(&rest, NULL);
     hak_process_decay();
@@ -57,7 +61,7 @@ static bool start_thread(struct hak_process *process) {
 
 void hak_background_start(struct hak_process *process) {
   bool expected = false;
-  if (!process->config.background_purge || hak_load_relaxed(&running)) return;
+  if (!is_wanted(process) || hak_load_relaxed(&running)) return;
   if (held_bytes(process) < MIN_HELD_BYTES) return;
   // Acquire: pairs with the end of the thread before.
   if (!hak_cas_acquire(&running, &expected, true)) return;

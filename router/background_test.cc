@@ -76,6 +76,28 @@ TEST(Background, ComesWithMemoryToWatchAndGoesWhenItWasGivenBack) {
   ExpectAThreadThatComesAndGoes();
 }
 
+TEST(Background, GoesAndComesAsTheOptionSays) {
+  const int n_before = CountThreads();
+  // Enough for it to stay.
+  std::vector<void *> left = PeakOf(64 * kMiB);
+  auto works = [] {
+    for (int i = 0; i < 100; ++i) hak_free(hak_malloc(3 * kMiB));
+  };
+  auto is_there = [&] {
+    works();
+    return CountThreads() == n_before + 1;
+  };
+  EXPECT_TRUE(Becomes(is_there));
+  EXPECT_EQ(hak_set("HAKMEM_BACKGROUND_PURGE", "0"), 0);
+  EXPECT_TRUE(Becomes([&] { return CountThreads() == n_before; }));
+  works();
+  EXPECT_EQ(CountThreads(), n_before);
+  EXPECT_EQ(hak_set("HAKMEM_BACKGROUND_PURGE", "1"), 0);
+  EXPECT_TRUE(Becomes(is_there));
+  FreeAll(left);
+  EXPECT_TRUE(Becomes([&] { return CountThreads() == n_before; }));
+}
+
 TEST(Background, AChildOfAForkGetsItsOwn) {
   std::vector<void *> left = PeakOf(64 * kMiB);
   pid_t child = fork();

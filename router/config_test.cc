@@ -6,8 +6,10 @@
 #include <map>
 #include <ostream>
 #include <string>
+#include <utility>
 
 #include "base/compiler.h"
+#include "superslab/pool.h"
 
 namespace {
 
@@ -109,6 +111,37 @@ TEST(ConfigRange, ARefillOfNoBlocksIsRefused) {
   variables = {{"HAKMEM_TINY_REFILL_COUNT_HOT", "0"}};
   testing::internal::CaptureStderr();
   EXPECT_EQ(hak_config_read(Get).tiny_refill_count_hot, 64u);
+  EXPECT_NE(testing::internal::GetCapturedStderr(), "");
+}
+
+TEST(ConfigThp, IsAutoUnlessItIsNeverOrAlways) {
+  variables.clear();
+  EXPECT_EQ(hak_config_read(Get).thp, static_cast<unsigned>(HAK_THP_AUTO));
+  for (const auto &[word, value] :
+       {std::pair("auto", HAK_THP_AUTO), {"never", HAK_THP_NEVER}, {"always", HAK_THP_ALWAYS}}) {
+    variables = {{"HAKMEM_THP", word}};
+    EXPECT_EQ(hak_config_read(Get).thp, static_cast<unsigned>(value));
+  }
+  variables = {{"HAKMEM_THP", "1"}};
+  testing::internal::CaptureStderr();
+  EXPECT_EQ(hak_config_read(Get).thp, static_cast<unsigned>(HAK_THP_AUTO));
+  EXPECT_EQ(testing::internal::GetCapturedStderr(),
+            "[HAKMEM] HAKMEM_THP must be auto, never or always; using the default auto instead of 1\n");
+}
+
+TEST(ConfigLimit, IsBytesAndAMode) {
+  variables.clear();
+  EXPECT_EQ(hak_config_read(Get).limit.bytes, 0u);
+  variables = {{"HAKMEM_LIMIT", "512m:soft"}};
+  EXPECT_EQ(hak_config_read(Get).limit.bytes, size_t{512} << 20);
+  EXPECT_EQ(hak_config_read(Get).limit.soft, 1u);
+  variables = {{"HAKMEM_LIMIT", "2G"}};
+  EXPECT_EQ(hak_config_read(Get).limit.bytes, size_t{2} << 30);
+  EXPECT_EQ(hak_config_read(Get).limit.soft, 0u);
+  variables = {{"HAKMEM_LIMIT", "2G:soft "}};
+  testing::internal::CaptureStderr();
+  EXPECT_EQ(hak_config_read(Get).limit.bytes, 0u);
+  EXPECT_EQ(hak_config_read(Get).limit.soft, 0u);
   EXPECT_NE(testing::internal::GetCapturedStderr(), "");
 }
 

@@ -44,13 +44,30 @@ int hak_posix_memalign(void **out, size_t alignment, size_t size);
 // The bytes of block `p` that may be used, at least what was asked for; 0 for NULL.
 size_t hak_usable_size(const void *p);
 
-// Gives unused memory back to the operating system, keeping at least `pad` bytes of it. Returns 1 if any was released,
-// 0 if not. Cost: system calls in proportion to what is returned.
-int hak_trim(size_t pad);
+// Gives unused memory back to the operating system, of all threads, keeping at least `pad` bytes of it. Returns how
+// many bytes have left the process: pages that were resident, as RSS counts them. 0 if there was nothing to give. A
+// thread that is inside of the allocator just then, or works without pause, keeps what its own caches hold; other
+// threads keep the free blocks of the slabs they allocate from, and their caches of ACE. Cost: system calls in
+// proportion to what is returned.
+size_t hak_trim(size_t pad);
 
-// What the allocator holds of the process's address space. Each number counts what is mapped, whether or not pages were
-// touched, and none what the registry and descriptors take. Always ace_free_bytes <= ace_bytes <= slab_bytes <=
-// superslab_bytes.
+// Sets the option `name`, which is the environment variable of the same name, to `value`, which is what the variable
+// accepts (README.md has the table): hak_set("HAKMEM_LIMIT", "80%"). Returns 0, or, with nothing changed and nothing
+// printed, EINVAL (no such option, or a value that it does not accept) or EPERM (it can be chosen at the start of the
+// process only). Takes effect at once, for all threads; memory that is held already beyond a lower HAKMEM_LIMIT stays,
+// but for what is unused (call hak_trim). errno is kept.
+//
+// At run time: HAKMEM_PURGE_DELAY_MS, HAKMEM_BACKGROUND_PURGE, HAKMEM_THP (for memory that is mapped from then on),
+// HAKMEM_LIMIT, HAKMEM_FOREIGN_FREE, HAKMEM_VERBOSE.
+int hak_set(const char *name, const char *value);
+
+// What the option `name` is: a number, for a word its place among those accepted (from 0), for HAKMEM_LIMIT bytes (0:
+// no limit). -1 if there is no such option.
+long long hak_get(const char *name);
+
+// What the allocator holds of the process's address space. Each number but the last counts what is mapped, whether or
+// not pages were touched, and none what the registry and descriptors take. Always ace_free_bytes <= ace_bytes <=
+// slab_bytes <= superslab_bytes.
 struct hak_stats {
   size_t superslab_bytes;    // SuperSlabs of Tiny, Mid and ACE: 2 MiB for each that is mapped
   size_t slab_bytes;         // of these, in slabs that a tier or a thread holds: its blocks, in use or free
@@ -59,6 +76,7 @@ struct hak_stats {
   size_t n_huge;             // Huge's blocks in use
   size_t huge_bytes;         // mapped for them
   size_t huge_cached_bytes;  // mappings of freed Huge blocks that are kept for the next request
+  size_t held_bytes;         // what HAKMEM_LIMIT counts: memory that may hold pages, and all of the Huge mappings
 };
 
 // Fills in *stats. Blocks are not counted one by one, since malloc and free would pay for it: what slab_bytes and

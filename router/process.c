@@ -2,6 +2,7 @@
 #include "router/process.h"
 
 #include <pthread.h>
+#include <stdint.h>
 #include <stdlib.h>
 
 #include "base/atomic.h"
@@ -20,6 +21,9 @@ static __thread bool ended HAK_TLS_MODEL;
 // Slow calls of a thread per look at the clock, and milliseconds between two ticks of the process.
 #define TICK_CALLS 64
 #define TICK_MS 10
+
+// Milliseconds between two trims of a process that holds more than a soft limit allows.
+#define SOFT_TRIM_MS 100
 
 static struct hak_process process;
 static bool process_ready;  // atomic
@@ -77,6 +81,30 @@ static void after_fork_in_child(void) HAK_RELEASES(ALL_LOCKS) {
 
 static void thread_ends(void *thread);
 
+// Tells the tiers about the options that can change at run time.
+static void apply_options_locked(void) HAK_REQUIRES(process.pool.lock) {
+  struct hak_retain *retain = &process.pool.retain;
+  const struct hak_config *config = &process.config;
+  uint64_t delay_ms = config->tiny_mem_diet ? 0 : config->purge_delay_ms;
+  hak_store_relaxed(&retain->delay_ms, delay_ms);
+  hak_store_relaxed(&retain->min_bytes, delay_ms == 0 ? 0 : HAK_RETAIN_MIN_BYTES);
+  hak_store_relaxed(&process.pool.thp, config->thp);
+  hak_store_relaxed(&retain->limit.soft, config->limit.soft);
+  hak_store_relaxed(&retain->limit.max_bytes, config->limit.bytes == 0 ? HAK_LIMIT_NONE : config->limit.bytes);
+}
+
+int hak_process_set(const char *name, const char *value) {
+  struct hak_config changed = {.verbose = 0};
+  int error = hak_config_parse(&changed, name, value);
+  if (error != 0) return error;
+  // The pool's lock, since all of them are known to a fork.
+  hak_pool_lock(&process.pool);
+  hak_config_copy(&process.config, &changed, name);
+  apply_options_locked();
+  hak_pool_unlock(&process.pool);
+  return 0;
+}
+
 // Returns whether it was this call that made it.
 static bool make_process(void) {
   static struct hak_mutex lock = HAK_MUTEX_INIT;
@@ -86,8 +114,9 @@ static bool make_process(void) {
     process.config = hak_config_read(get_variable);
     bool diet = process.config.tiny_mem_diet != 0;
     hak_pool_init(&process.pool, hak_os_linux());
-    process.pool.retain.delay_ms = diet ? 0 : process.config.purge_delay_ms;
-    if (process.pool.retain.delay_ms == 0) process.pool.retain.min_bytes = 0;
+    hak_pool_lock(&process.pool);
+    apply_options_locked();
+    hak_pool_unlock(&process.pool);
     hak_heap_set_init(&process.heaps, &process.pool, process.config.tiny_refill_count_hot, diet);
     hak_ace_init(&process.ace, &process.pool, diet);
     hak_huge_init(&process.huge, &process.pool, diet);
@@ -125,16 +154,42 @@ void hak_process_decay(void) {
   hak_huge_tick(&process.huge);
 }
 
+void hak_process_trim(size_t pad) {
+  if (HAK_CONFIG_HARDENED && hak_thread_cache.heap != NULL) hak_hardened_flush(&hak_thread_cache);
+  if (hak_thread_cache.heap != NULL) (void)hak_heap_trim(&hak_thread_cache);
+  (void)hak_heap_set_trim(&process.heaps, &hak_thread_cache);
+  hak_ace_cache_flush(&process.ace, &hak_thread_ace_cache);
+  (void)hak_ace_trim(&process.ace, pad);
+  (void)hak_huge_trim(&process.huge, pad);
+  (void)hak_pool_trim(&process.pool, pad);
+}
+
+// True once in so many milliseconds, for one of the threads that ask.
+static bool is_due(uint64_t *last_ms, uint64_t now, uint64_t interval_ms) {
+  uint64_t last = hak_load_relaxed(last_ms);
+  return now - last >= interval_ms && hak_cas_relaxed(last_ms, &last, now);
+}
+
+// Where somebody was short of memory since this thread last looked, it gives up the cache that nobody else can reach.
+static void help_others(void) {
+  static __thread uint32_t n_seen HAK_TLS_MODEL;
+  uint32_t n_pressed = hak_load_relaxed(&process.pool.retain.limit.n_pressed);
+  if (HAK_LIKELY(n_pressed == n_seen)) return;
+  n_seen = n_pressed;
+  hak_ace_cache_flush(&process.ace, &hak_thread_ace_cache);
+}
+
 // What stays unused goes back also where its own tier is not asked any more.
 void hak_process_tick(void) {
   static __thread unsigned n_calls HAK_TLS_MODEL;
-  static uint64_t last_ms;  // atomic
+  static uint64_t ticked_ms, trimmed_ms;  // atomic
   if (HAK_LIKELY(++n_calls % TICK_CALLS != 0)) return;
   if (hak_thread_cache.heap != NULL) hak_heap_tick(&hak_thread_cache);
+  help_others();
   uint64_t now = process.pool.os->now_ms();
-  uint64_t last = hak_load_relaxed(&last_ms);
-  if (now - last < TICK_MS || !hak_cas_relaxed(&last_ms, &last, now)) return;
+  if (!is_due(&ticked_ms, now, TICK_MS)) return;
   hak_process_decay();
+  if (hak_limit_is_exceeded(&process.pool.retain.limit) && is_due(&trimmed_ms, now, SOFT_TRIM_MS)) hak_process_trim(0);
   hak_background_start(&process);
 }
 

@@ -3,6 +3,7 @@
 #define HAKMEM_ROUTER_PROCESS_H_
 
 #include <stdbool.h>
+#include <stddef.h>
 
 #include "ace/ace.h"
 #include "base/compiler.h"
@@ -38,6 +39,13 @@ void hak_process_tick(void);
 
 // Returns what has stayed unused for the decay time, of all tiers and threads. The process's state exists. Any thread.
 void hak_process_decay(void);
+
+// Returns what is unused to the operating system, of all tiers and threads, but for `pad` bytes. The process's state
+// exists. Any thread.
+void hak_process_trim(size_t pad);
+
+// hak_set of hakmem.h. The process's state exists.
+int hak_process_set(const char *name, const char *value);
 
 // Gives the calling thread a heap, and has it taken away again when the thread ends. True if it has one then; false
 // when memory has run out, or when the thread has ended already, so that nobody would take the heap away.

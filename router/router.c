@@ -9,6 +9,7 @@
 #include "heap/heap_inline.h"
 #include "huge/huge.h"
 #include "mid/mid.h"
+#include "platform/os.h"
 #include "platform/report.h"
 #include "router/fallback.h"
 #include "router/hakmem.h"
@@ -30,7 +31,7 @@ static HAK_COLD void *out_of_memory(struct hak_process *process, size_t size, si
     void *p = hak_fallback_malloc(size, alignment);
     if (p != NULL) return p;
   }
-  if (process->config.verbose) {
+  if (hak_load_relaxed(&process->config.verbose)) {
     static unsigned n_warned;  // atomic
     if (hak_load_relaxed(&n_warned) < WARNINGS_MAX && hak_add_relaxed(&n_warned, 1) < WARNINGS_MAX) {
       hak_report("OOM: All allocation layers failed for size=%zu, returning NULL", size);
@@ -103,7 +104,7 @@ static void *malloc_any(size_t size, size_t alignment, bool *zeroed) {
     void *p = malloc_once(process, size, alignment, zeroed);
     if (HAK_LIKELY(p != NULL)) return p;
     // What one tier keeps for later may be what another one lacks now.
-    (void)hak_trim(0);
+    hak_process_trim(0);
     p = malloc_once(process, size, alignment, zeroed);
     if (p != NULL) return p;
   }
@@ -128,7 +129,9 @@ HAK_NOINLINE void *hak_router_malloc_slow(size_t size) {
 
 // Whether `p` is taken for a block of libc's malloc: it is none of hakmem's, and a variable allows for such blocks.
 static bool is_libcs(struct hak_process *process, const void *p) {
-  if (HAK_LIKELY(!process->config.allow_malloc_fallback && !process->config.foreign_free_libc)) return false;
+  if (HAK_LIKELY(!process->config.allow_malloc_fallback && !hak_load_relaxed(&process->config.foreign_free_libc))) {
+    return false;
+  }
   if (hak_registry_find(p) != 0 || hak_huge_misuse_reason(&process->huge, p) != NULL) return false;
   // Constructors of other libraries may come here before our own.
   if (!hak_fallback_found()) hak_fallback_find();
@@ -286,6 +289,19 @@ static bool resize_sealed(struct hak_process *process, void *p, uint32_t entry, 
   return true;
 }
 
+// Resizes the block at `p`, of ACE or Huge, without a copy; NULL if that is impossible.
+static void *resize_pages(struct hak_process *process, void *p, size_t kind, size_t size) {
+  if (kind == HAK_KIND_ACE) return size > HAK_MID_SIZE_MAX && hak_ace_resize(&process->ace, p, size) ? p : NULL;
+  if (size < HAK_HUGE_SIZE_MIN || size > PTRDIFF_MAX) return NULL;
+  return hak_huge_resize(&process->huge, p, size, true);
+}
+
+// Whether HAKMEM_LIMIT stands in the way of a block that is to grow: a copy would need even more.
+static bool is_short_of(struct hak_process *process, size_t size, size_t old_size) {
+  return size > old_size && size >> HAK_ADDRESS_BITS == 0 &&
+         hak_limit_refuses(&process->pool.retain.limit, size - old_size);
+}
+
 HAK_EXPORT void *hak_realloc(void *p, size_t size) {
   if (p == NULL) return hak_router_malloc(size);
   if (size == 0) {
@@ -302,11 +318,13 @@ HAK_EXPORT void *hak_realloc(void *p, size_t size) {
   } else if (kind <= HAK_KIND_MID_LAST) {
     // In place as long as the block would not be mostly empty.
     if (size <= old_bytes && size >= old_bytes / 2) return p;
-  } else if (kind == HAK_KIND_ACE) {
-    if (size > HAK_MID_SIZE_MAX && hak_ace_resize(&process->ace, p, size)) return p;
-  } else if (size >= HAK_HUGE_SIZE_MIN && size <= PTRDIFF_MAX) {
-    void *moved = hak_huge_resize(&process->huge, p, size, true);
-    if (moved != NULL) return moved;
+  } else {
+    void *resized = resize_pages(process, p, kind, size);
+    if (resized == NULL && is_short_of(process, size, old_bytes)) {
+      hak_process_trim(0);
+      resized = resize_pages(process, p, kind, size);
+    }
+    if (resized != NULL) return resized;
   }
   return move(p, old_bytes, size);
 }
@@ -344,17 +362,19 @@ HAK_EXPORT size_t hak_usable_size(const void *p) {
   return usable_bytes(p, entry_of_block(p, "malloc_usable_size"), "malloc_usable_size");
 }
 
-HAK_EXPORT int hak_trim(size_t pad) {
-  struct hak_process *process = hak_process_get();
-  if (HAK_CONFIG_HARDENED && hak_thread_cache.heap != NULL) hak_hardened_flush(&hak_thread_cache);
-  size_t returned = hak_thread_cache.heap == NULL ? 0 : hak_heap_trim(&hak_thread_cache);
-  returned += hak_heap_set_trim(&process->heaps, &hak_thread_cache);
-  hak_ace_cache_flush(&process->ace, &hak_thread_ace_cache);
-  returned += hak_ace_trim(&process->ace, pad);
-  returned += hak_huge_trim(&process->huge, pad);
-  returned += hak_pool_trim(&process->pool, pad);
-  return returned != 0;
+HAK_EXPORT size_t hak_trim(size_t pad) {
+  (void)hak_process_get();
+  hak_os_count_begin();
+  hak_process_trim(pad);
+  return hak_os_count_end();
 }
+
+HAK_EXPORT int hak_set(const char *name, const char *value) {
+  (void)hak_process_get();
+  return hak_process_set(name, value);
+}
+
+HAK_EXPORT long long hak_get(const char *name) { return hak_config_get(&hak_process_get()->config, name); }
 
 HAK_EXPORT const char *hak_owner(const void *p) {
   size_t kind = hak_entry_kind(hak_registry_find(p));

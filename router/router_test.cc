@@ -16,6 +16,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
+#include <iterator>
 #include <mutex>
 #include <random>
 #include <set>
@@ -225,6 +227,80 @@ TEST(Router, CallocIsZeroAlsoWhereMemoryWasUsedBefore) {
   }
 }
 
+size_t MinorFaults() {
+  struct rusage usage;
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<size_t>(usage.ru_minflt);
+}
+
+TEST(Router, CallocOfAGiBTouchesNothing) {
+  // Freed with content just before, and kept for the next request.
+  void *used = hak_malloc(48 * kMiB);
+  memset(used, 0xff, 48 * kMiB);
+  hak_free(used);
+  for (size_t size : {48 * kMiB, kGiB}) {
+    const size_t faults = MinorFaults();
+    auto *p = static_cast<unsigned char *>(hak_calloc(1, size));
+    EXPECT_LT(MinorFaults() - faults, 64u) << size;
+    ASSERT_NE(p, nullptr);
+    for (size_t i = 0; i < size; i += kMiB) ASSERT_EQ(p[i], 0);
+    hak_free(p);
+  }
+}
+
+TEST(Router, ReallocOfAHugeBlockMovesItWithoutACopy) {
+  auto *p = static_cast<unsigned char *>(hak_malloc(16 * kMiB));
+  Fill(p, 16 * kMiB, 3);
+  size_t faults = 0;
+  unsigned n_moves = 0;
+  std::vector<void *> neighbours;
+  for (size_t size = 20 * kMiB; size <= 80 * kMiB; size += 20 * kMiB) {
+    neighbours.push_back(hak_malloc(2 * kMiB));
+    const size_t before = MinorFaults();
+    auto *q = static_cast<unsigned char *>(hak_realloc(p, size));
+    faults += MinorFaults() - before;
+    ASSERT_NE(q, nullptr);
+    n_moves += q != p;
+    p = q;
+  }
+  EXPECT_GT(n_moves, 0u) << "nothing was to be shown";
+  EXPECT_LT(faults, 256u) << "16 MiB are 4,096 pages";
+  EXPECT_TRUE(IsFilled(p, 16 * kMiB, 3));
+  hak_free(p);
+  for (void *neighbour : neighbours) hak_free(neighbour);
+}
+
+size_t Mappings() {
+  std::ifstream maps("/proc/self/maps");
+  return static_cast<size_t>(std::count(std::istreambuf_iterator<char>(maps), {}, '\n'));
+}
+
+// Their pages are not touched, so that 4 GiB cost no more than their descriptors. What ACE does not have enough of
+// is //bench:footprint_guard_test's: blocks of Tiny and Mid.
+TEST(Router, NeedsFewMappingsForFourGiBOfLiveBlocks) {
+  const size_t before = Mappings();
+  std::mt19937 random(1);
+  auto size = [&] { return (33 + random() % 1900) * kKiB; };
+  std::vector<std::pair<void *, size_t>> blocks;
+  size_t live = 0;
+  for (int i = 0; live < 4 * kGiB || i < 20000; ++i) {
+    if (live < 4 * kGiB) {
+      size_t bytes = size();
+      blocks.emplace_back(hak_malloc(bytes), bytes);
+      ASSERT_NE(blocks.back().first, nullptr);
+      live += bytes;
+    } else {
+      std::swap(blocks[random() % blocks.size()], blocks.back());
+      hak_free(blocks.back().first);
+      live -= blocks.back().second;
+      blocks.pop_back();
+    }
+  }
+  EXPECT_LT(Mappings(), before + 1000);
+  for (auto &[p, bytes] : blocks) hak_free(p);
+  hak_trim(0);
+}
+
 TEST(Router, CallocAndReallocarrayRefuseAProductThatOverflows) {
   const size_t pairs[][2] = {{SIZE_MAX, 2}, {2, SIZE_MAX}, {size_t{1} << 32, size_t{1} << 32}, {SIZE_MAX / 16 + 1, 16}};
   for (auto [n, size] : pairs) {
@@ -368,13 +444,14 @@ TEST(RouterMisuse, AnUnalignedPointerStopsInEveryTier) {
 // Trim
 
 TEST(Router, TrimReturnsPagesOnceAndLeavesWhatIsLive) {
+  hak_trim(0);
   std::vector<void *> blocks;
   for (size_t i = 0; i < 40000; ++i) blocks.push_back(memset(hak_malloc(700), 1, 700));
   for (size_t i = 0; i < blocks.size(); ++i) {
     if (i % 1000 != 0) hak_free(blocks[i]);
   }
-  EXPECT_EQ(hak_trim(0), 1);
-  EXPECT_EQ(hak_trim(0), 0);
+  EXPECT_GT(hak_trim(0), 0u);
+  EXPECT_EQ(hak_trim(0), 0u);
   for (size_t i = 0; i < blocks.size(); i += 1000) {
     EXPECT_EQ(*static_cast<char *>(blocks[i]), 1);
     hak_free(blocks[i]);

@@ -35,4 +35,5 @@ HAK_EXPORT void hak_stats_read(struct hak_stats *stats) {
   struct hak_process *process = hak_process_get();
   add_slabs(process, stats);
   add_huge(&process->huge, stats);
+  stats->held_bytes = hak_load_relaxed(&process->pool.retain.limit.held_bytes);
 }

@@ -14,8 +14,11 @@
 #define META_CHUNK_BYTES ((size_t)64 * 1024)
 
 void hak_pool_init(struct hak_pool *pool, const struct hak_os *os) {
-  *pool = (struct hak_pool){
-      .os = os, .retain = {.os = os, .delay_ms = HAK_POOL_PURGE_DELAY_MS, .min_bytes = HAK_RETAIN_MIN_BYTES}};
+  *pool = (struct hak_pool){.os = os,
+                            .retain = {.os = os,
+                                       .delay_ms = HAK_POOL_PURGE_DELAY_MS,
+                                       .min_bytes = HAK_RETAIN_MIN_BYTES,
+                                       .limit = {.max_bytes = HAK_LIMIT_NONE}}};
   hak_mutex_init(&pool->lock);
 }
 
@@ -76,19 +79,14 @@ static size_t dirty_bytes(const struct hak_superslab *superslab) {
   return (size_t)__builtin_popcount(superslab->dirty_map) * HAK_SLAB_BYTES;
 }
 
-// Without a change of its place in the list of dirty SuperSlabs.
-static void change_dirty_map(struct hak_pool *pool, struct hak_superslab *superslab, uint32_t dirty_map)
-    HAK_REQUIRES(pool->lock) {
-  size_t before = dirty_bytes(superslab);
-  superslab->dirty_map = dirty_map;
-  hak_retain_add_unused(&pool->retain, dirty_bytes(superslab) - before);
-}
-
+// The SuperSlab becomes the youngest of the dirty ones.
 static void set_dirty_map(struct hak_pool *pool, struct hak_superslab *superslab, uint32_t dirty_map)
     HAK_REQUIRES(pool->lock) {
+  size_t before = dirty_bytes(superslab);
   if (superslab->dirty_map != 0) unlink_dirty(pool, superslab);
-  change_dirty_map(pool, superslab, dirty_map);
+  superslab->dirty_map = dirty_map;
   if (dirty_map != 0) append_dirty(pool, superslab);
+  hak_retain_add_unused(&pool->retain, dirty_bytes(superslab) - before);
 }
 
 // Growth
@@ -106,6 +104,17 @@ static bool register_superslabs_locked(struct hak_pool *pool, uintptr_t base, si
   return true;
 }
 
+static bool is_small(const struct hak_pool *pool) {
+  return hak_load_relaxed(&pool->retain.backed_bytes) < HAK_POOL_SMALL_BYTES;
+}
+
+// A small process is not to be inflated by huge pages, whatever the system's setting.
+static void choose_page_size(const struct hak_pool *pool, uintptr_t base, size_t bytes) {
+  enum hak_thp thp = (enum hak_thp)hak_load_relaxed(&pool->thp);
+  if (thp == HAK_THP_AUTO && !is_small(pool)) return;
+  pool->os->huge_pages((void *)base, bytes, thp == HAK_THP_ALWAYS);
+}
+
 static bool grow_locked(struct hak_pool *pool, size_t count) HAK_REQUIRES(pool->lock) {
   // Below the last one, where the kernel's own top-down search would go as well: neighbours share one mapping.
   size_t bytes = count * HAK_SUPERSLAB_BYTES;
@@ -117,7 +126,28 @@ static bool grow_locked(struct hak_pool *pool, size_t count) HAK_REQUIRES(pool->
     return false;
   }
   pool->last_mapped = base;
+  choose_page_size(pool, base, bytes);
   return true;
+}
+
+// Population: a process that grows gets the pages of a whole SuperSlab at once, most of the time one huge page, instead
+// of a fault for each. They count as unused until their slabs are taken, and go back as others do if they are not.
+
+static bool is_worth_populating_locked(struct hak_pool *pool, const struct hak_superslab *superslab, bool hot)
+    HAK_REQUIRES(pool->lock) {
+  bool is_fresh = superslab->free_map == HAK_SUPERSLAB_ALL_FREE && superslab->dirty_map == 0;
+  bool wanted = hak_load_relaxed(&pool->thp) == HAK_THP_ALWAYS || (hot && !is_small(pool));
+  return is_fresh && wanted && !hak_load_relaxed(&pool->cannot_populate) &&
+         !hak_limit_refuses(&pool->retain.limit, HAK_SUPERSLAB_BYTES);
+}
+
+// Not under the lock, since it takes as long as some hundred faults. Who takes other slabs of it meanwhile may touch
+// them: the kernel keeps what it finds.
+static void populate(struct hak_pool *pool, uintptr_t superslab) {
+  bool huge = hak_load_relaxed(&pool->thp) != HAK_THP_NEVER;
+  if (!pool->os->populate((void *)superslab, HAK_SUPERSLAB_BYTES, huge)) {
+    hak_store_relaxed(&pool->cannot_populate, true);
+  }
 }
 
 // Return
@@ -137,7 +167,7 @@ static void purge_locked(struct hak_pool *pool, struct hak_superslab *superslab,
   }
   set_dirty_map(pool, superslab, kept);
   // What cannot be purged (locked memory) is asked for again, but neither soon nor before all others.
-  if (kept != 0) superslab->freed_ms = now + HAK_POOL_PURGE_DELAY_MS;
+  if (kept != 0) superslab->used_ms = now + HAK_POOL_PURGE_DELAY_MS;
 }
 
 static bool unmap_locked(struct hak_pool *pool, struct hak_superslab *superslab) HAK_REQUIRES(pool->lock) {
@@ -160,16 +190,19 @@ static bool unmap_locked(struct hak_pool *pool, struct hak_superslab *superslab)
 static size_t return_locked(struct hak_pool *pool, struct hak_superslab *superslab, uint64_t now)
     HAK_REQUIRES(pool->lock) {
   size_t bytes = dirty_bytes(superslab);
-  if (superslab->free_map == HAK_SUPERSLAB_ALL_FREE && unmap_locked(pool, superslab)) return bytes;
-  purge_locked(pool, superslab, now);
-  return bytes - dirty_bytes(superslab);
+  if (superslab->free_map != HAK_SUPERSLAB_ALL_FREE || !unmap_locked(pool, superslab)) {
+    purge_locked(pool, superslab, now);
+    bytes -= dirty_bytes(superslab);
+  }
+  hak_limit_give_back(&pool->retain.limit, bytes);
+  return bytes;
 }
 
 static void tick_locked(struct hak_pool *pool, uint64_t now) HAK_REQUIRES(pool->lock) {
   struct hak_superslab *superslab;
   int left = RETURNS_PER_TICK;
-  while (left-- != 0 && (superslab = pool->dirty_first) != NULL && superslab->freed_ms <= now &&
-         now - superslab->freed_ms >= pool->retain.delay_ms) {
+  while (left-- != 0 && (superslab = pool->dirty_first) != NULL && superslab->used_ms <= now &&
+         now - superslab->used_ms >= hak_retain_delay_ms(&pool->retain)) {
     hak_retain_gave_back_late(&pool->retain, return_locked(pool, superslab, now));
   }
 }
@@ -179,7 +212,7 @@ static void give_back_excess_locked(struct hak_pool *pool, uint64_t now) HAK_REQ
   struct hak_superslab *superslab;
   int left = RETURNS_PER_TICK;
   while (left-- != 0 && hak_retain_excess(&pool->retain) != 0 && (superslab = pool->dirty_first) != NULL &&
-         superslab->freed_ms <= now) {
+         superslab->used_ms <= now) {
     hak_retain_gave_back_early(&pool->retain, return_locked(pool, superslab, now));
   }
 }
@@ -199,24 +232,24 @@ static struct hak_superslab *find_locked(struct hak_pool *pool, size_t n_slabs) 
   return NULL;
 }
 
-static uintptr_t take_locked(struct hak_pool *pool, struct hak_superslab *superslab, size_t n_slabs, bool *zeroed)
-    HAK_REQUIRES(pool->lock) {
+static uintptr_t take_locked(struct hak_pool *pool, struct hak_superslab *superslab, size_t n_slabs, bool *zeroed,
+                             uint64_t now) HAK_REQUIRES(pool->lock) {
   // Slabs that still hold pages first: their first touch does not fault.
   uint32_t runs = hak_superslab_runs(superslab->free_map, n_slabs);
   uint32_t backed_runs = runs & hak_superslab_runs(superslab->dirty_map, n_slabs);
   size_t first = (size_t)__builtin_ctz(backed_runs != 0 ? backed_runs : runs);
   uint32_t mask = hak_superslab_mask(first, n_slabs);
-  if (zeroed != NULL) *zeroed = (superslab->dirty_map & mask) == 0;
+  size_t n_dirty = (size_t)__builtin_popcount(superslab->dirty_map & mask);
+  if (zeroed != NULL) *zeroed = n_dirty == 0;
+  // Nobody knows which part of the run holds pages, so from here on it counts as a whole.
+  if (n_dirty != 0) hak_limit_add(&pool->retain.limit, (n_slabs - n_dirty) * HAK_SLAB_BYTES);
 
   unlink_by_free(pool, superslab);
   superslab->free_map &= ~mask;
   link_by_free(pool, superslab);
-  uint32_t dirty = superslab->dirty_map & ~mask;
-  if (dirty != 0) {
-    change_dirty_map(pool, superslab, dirty);  // what is left is no younger
-  } else {
-    set_dirty_map(pool, superslab, 0);
-  }
+  // What is left is likely to be taken next.
+  superslab->used_ms = now;
+  set_dirty_map(pool, superslab, superslab->dirty_map & ~mask);
   hak_add_relaxed(&pool->n_slabs_used, n_slabs);
   return superslab->base + first * HAK_SLAB_BYTES;
 }
@@ -229,9 +262,15 @@ uintptr_t hak_pool_acquire(struct hak_pool *pool, size_t n_slabs, bool hot, bool
   if (superslab == NULL && ((hot && grow_locked(pool, 2)) || grow_locked(pool, 1))) {
     superslab = find_locked(pool, n_slabs);
   }
-  uintptr_t base = superslab == NULL ? 0 : take_locked(pool, superslab, n_slabs, zeroed);
+  bool populates = superslab != NULL && is_worth_populating_locked(pool, superslab, hot);
+  if (populates) {
+    hak_limit_add(&pool->retain.limit, HAK_SUPERSLAB_BYTES);
+    set_dirty_map(pool, superslab, HAK_SUPERSLAB_ALL_FREE);
+  }
+  uintptr_t base = superslab == NULL ? 0 : take_locked(pool, superslab, n_slabs, zeroed, now);
   tick_locked(pool, now);
   hak_pool_unlock(pool);
+  if (populates) populate(pool, hak_round_down(base, HAK_SUPERSLAB_BYTES));
   return base;
 }
 
@@ -243,7 +282,7 @@ void hak_pool_release(struct hak_pool *pool, uintptr_t base, size_t n_slabs, boo
   HAK_CHECK((superslab->free_map & mask) == 0);
   unlink_by_free(pool, superslab);
   superslab->free_map |= mask;
-  superslab->freed_ms = now;
+  superslab->used_ms = now;
   link_by_free(pool, superslab);
   if (dirty) set_dirty_map(pool, superslab, superslab->dirty_map | mask);
   hak_sub_relaxed(&pool->n_slabs_used, n_slabs);

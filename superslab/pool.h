@@ -24,6 +24,16 @@ struct hak_superslab;
 
 #define HAK_POOL_PURGE_DELAY_MS 1000
 
+// HAKMEM_THP: where transparent huge pages are used.
+enum hak_thp {
+  HAK_THP_AUTO,    // for slabs of a kind that grows quickly, in a process beyond HAK_POOL_SMALL_BYTES; Huge: as the system
+  HAK_THP_NEVER,   // nowhere, even if the system uses them everywhere
+  HAK_THP_ALWAYS,  // everywhere, from the first SuperSlab on
+};
+
+// A process that uses less of Tiny, Mid and ACE gets its pages one by one, as it touches them.
+#define HAK_POOL_SMALL_BYTES ((size_t)16 * 1024 * 1024)
+
 // The fields belong to pool.c. Lock rank: innermost, no other lock is taken under it.
 struct hak_pool {
   const struct hak_os *os;
@@ -34,6 +44,8 @@ struct hak_pool {
   // SuperSlabs with free slabs that may hold pages, the longest unused first.
   struct hak_superslab *dirty_first, *dirty_last;
   uintptr_t last_mapped;
+  uint32_t thp;          // atomic, relaxed: enum hak_thp; may change at any time
+  bool cannot_populate;  // atomic, relaxed: the operating system has refused to once
   struct hak_retain retain;
   char *meta_next, *meta_end;
   // Statistics, readable without the lock: atomic, relaxed.
@@ -48,12 +60,14 @@ void hak_pool_init(struct hak_pool *pool, const struct hak_os *os);
 void hak_pool_destroy(struct hak_pool *pool);
 
 // A run of `n_slabs` contiguous slabs (1, 2, 4, 8, 16 or 32), aligned to its own size. Its address, or 0 when
-// the operating system refuses. *zeroed (may be NULL) tells if all of it is known to be zero. With `hot`, growth is by
-// two SuperSlabs instead of one. The caller sets the registry's entries. Any thread. Cost: the pool's lock; system
-// calls once per SuperSlab.
+// the operating system refuses. *zeroed (may be NULL) tells if all of it is known to be zero; else all of it counts as
+// held. `hot` says that the caller will take many more: growth is by two SuperSlabs instead of one, and where the
+// process is not small, a SuperSlab of which this is the first run gets all of its pages at once. The caller sets the
+// registry's entries. Any thread. Cost: the pool's lock; system calls once per SuperSlab.
 uintptr_t hak_pool_acquire(struct hak_pool *pool, size_t n_slabs, bool hot, bool *zeroed);
 
-// Takes back the run at `base`; the caller has cleared the registry's entries. `dirty` says whether it may hold pages.
+// Takes back the run at `base`; the caller has cleared the registry's entries. `dirty` says whether it may hold pages:
+// then the caller has counted all of it as held (limit.h).
 // Any thread. What the process keeps beyond its limit (retain.h) goes back to the operating system.
 void hak_pool_release(struct hak_pool *pool, uintptr_t base, size_t n_slabs, bool dirty);
 

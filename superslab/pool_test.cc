@@ -4,11 +4,15 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cinttypes>
 #include <cstdint>
+#include <cstdio>
 #include <cstring>
+#include <fstream>
 #include <map>
 #include <random>
 #include <set>
+#include <string>
 #include <vector>
 
 #include "platform/os_fake.h"
@@ -179,6 +183,117 @@ TEST_F(Pool, PrefersASlabThatStillHasItsPages) {
   EXPECT_EQ(Acquire(1, &zeroed), last);
   EXPECT_FALSE(zeroed);
   ReleaseAll(slabs);
+}
+
+// Population
+
+class Populate : public Pool {
+ protected:
+  // A process of `bytes` in use, as the tiers count it.
+  void Use(size_t bytes) { hak_retain_took_pages(&pool_.retain, bytes, 0); }
+  uintptr_t AcquireHot(size_t n_slabs = 1) { return hak_pool_acquire(&pool_, n_slabs, true, nullptr); }
+
+  // What the kernel says of the mapping at `address`.
+  static bool RefusesHugePages(uintptr_t address) {
+    std::ifstream maps("/proc/self/smaps");
+    bool found = false;
+    for (std::string line; std::getline(maps, line);) {
+      uintptr_t start, end;
+      if (sscanf(line.c_str(), "%" SCNxPTR "-%" SCNxPTR " ", &start, &end) == 2) {
+        found = start <= address && address < end;
+      } else if (found && line.rfind("VmFlags:", 0) == 0) {
+        return line.find(" nh") != std::string::npos;
+      }
+    }
+    ADD_FAILURE() << "not mapped";
+    return false;
+  }
+
+  static size_t Populated() { return hak_os_fake_populated_bytes(false); }
+
+  void TearDown() override {
+    ReleaseAll(taken_);
+    Pool::TearDown();
+  }
+
+  std::vector<uintptr_t> taken_;
+};
+
+TEST_F(Populate, BacksTheSuperslabFromWhichAHotKindIsTheFirstToTake) {
+  Use(HAK_POOL_SMALL_BYTES);
+  for (size_t i = 0; i < kAll; ++i) taken_.push_back(AcquireHot());
+  EXPECT_EQ(hak_os_fake_populated_bytes(true), HAK_SUPERSLAB_BYTES);
+  taken_.push_back(AcquireHot());
+  EXPECT_EQ(hak_os_fake_populated_bytes(true), 2 * HAK_SUPERSLAB_BYTES);
+}
+
+TEST_F(Populate, CountsWhatIsNotTakenYetAsUnusedAndGivesItBackAfterTheDecayTime) {
+  Use(HAK_POOL_SMALL_BYTES);
+  taken_.push_back(AcquireHot());
+  EXPECT_EQ(pool_.retain.unused_bytes, (kAll - 1) * kSlab);
+  EXPECT_EQ(pool_.retain.limit.held_bytes, kAll * kSlab);
+  hak_os_fake_advance_ms(HAK_POOL_PURGE_DELAY_MS - 1);
+  taken_.push_back(AcquireHot());  // starts the time anew
+  hak_os_fake_advance_ms(HAK_POOL_PURGE_DELAY_MS - 1);
+  hak_pool_tick(&pool_);
+  EXPECT_EQ(hak_os_fake_purged_bytes(), 0u);
+  hak_os_fake_advance_ms(1);
+  hak_pool_tick(&pool_);
+  EXPECT_EQ(hak_os_fake_purged_bytes(), (kAll - 2) * kSlab);
+  EXPECT_EQ(pool_.retain.unused_bytes, 0u);
+  EXPECT_EQ(pool_.retain.limit.held_bytes, 2 * kSlab);
+}
+
+TEST_F(Populate, IsNotForASmallProcess) {
+  Use(HAK_POOL_SMALL_BYTES - 1);
+  taken_.push_back(AcquireHot());
+  EXPECT_EQ(Populated(), 0u);
+}
+
+TEST_F(Populate, IsNotForAColdKindNorForASuperslabInUse) {
+  Use(HAK_POOL_SMALL_BYTES);
+  taken_.push_back(Acquire(1));
+  taken_.push_back(AcquireHot());
+  EXPECT_EQ(Populated(), 0u);
+}
+
+TEST_F(Populate, IsNotTriedAgainOnceItWasRefused) {
+  Use(HAK_POOL_SMALL_BYTES);
+  hak_os_fake_fail(HAK_OS_FAKE_POPULATE, 1, 1);
+  for (size_t i = 0; i < 2 * kAll; ++i) taken_.push_back(AcquireHot());
+  EXPECT_EQ(hak_os_fake_count(HAK_OS_FAKE_POPULATE), 1u);
+}
+
+TEST_F(Populate, StaysBelowAHardLimit) {
+  Use(HAK_POOL_SMALL_BYTES);
+  pool_.retain.limit.max_bytes = HAK_SUPERSLAB_BYTES - 1;
+  taken_.push_back(AcquireHot());
+  EXPECT_EQ(Populated(), 0u);
+}
+
+TEST_F(Populate, UsesNoHugePagesWhereTheyAreSwitchedOff) {
+  pool_.thp = HAK_THP_NEVER;
+  Use(HAK_POOL_SMALL_BYTES);
+  taken_.push_back(AcquireHot());
+  EXPECT_EQ(hak_os_fake_populated_bytes(true), 0u);
+  EXPECT_EQ(Populated(), HAK_SUPERSLAB_BYTES);
+  EXPECT_TRUE(RefusesHugePages(taken_[0]));
+}
+
+TEST_F(Populate, BacksEverySuperslabWhereHugePagesAreAlwaysWanted) {
+  pool_.thp = HAK_THP_ALWAYS;
+  taken_.push_back(Acquire(1));
+  EXPECT_EQ(hak_os_fake_populated_bytes(true), HAK_SUPERSLAB_BYTES);
+  EXPECT_FALSE(RefusesHugePages(taken_[0]));
+}
+
+// Even where the system gives them to everybody.
+TEST_F(Populate, RefusesHugePagesForASmallProcess) {
+  for (size_t i = 0; i < kAll; ++i) taken_.push_back(Acquire(1));
+  EXPECT_TRUE(RefusesHugePages(taken_[0]));
+  Use(HAK_POOL_SMALL_BYTES);
+  taken_.push_back(Acquire(1));
+  EXPECT_FALSE(RefusesHugePages(taken_.back()));
 }
 
 // Decay

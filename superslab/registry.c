@@ -9,7 +9,7 @@ static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "hak_registry_kind read
 static_assert(sizeof(struct hak_superslab) == HAK_DESCRIPTOR_BYTES, "one cache line each");
 static_assert(sizeof(struct hak_region) % ((size_t)64 * 1024) == 0, "a region is whole pages of any size");
 
-HAK_HIDDEN struct hak_registry hak_registry __attribute__((aligned(4096)));
+HAK_HIDDEN struct hak_registry hak_registry __attribute__((aligned(64)));
 
 bool hak_registry_cover(const struct hak_os *os, uintptr_t address) {
   if (address >> HAK_ADDRESS_BITS != 0) return false;

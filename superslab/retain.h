@@ -22,25 +22,32 @@
 
 #include "base/atomic.h"
 #include "base/bits.h"
+#include "base/compiler.h"
 #include "platform/os.h"
+#include "superslab/limit.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
 #define HAK_RETAIN_MIN_BYTES ((size_t)4 * 1024 * 1024)
-#define HAK_RETAIN_SHIFT 4
+#define HAK_RETAIN_SHIFT 5
 
 struct hak_retain {
   const struct hak_os *os;
-  uint64_t delay_ms;     // the decay time
-  size_t min_bytes;      // the limit is never below this, nor below a sixteenth of backed_bytes
+  uint64_t delay_ms;     // the decay time; may change at any time
+  size_t min_bytes;      // what is kept at least, as is a thirty-second of backed_bytes; may change at any time
   size_t backed_bytes;   // pages of Tiny, Mid and ACE, but for those in the pool
   size_t unused_bytes;   // what is kept now, of all tiers and the pool
   size_t learned_bytes;  // the limit as far as it was learned
   size_t ghost_bytes;    // given back early since ghost_ms
   uint64_t ghost_ms;
+  struct hak_limit limit;
 };
+
+static inline uint64_t hak_retain_delay_ms(const struct hak_retain *retain) {
+  return hak_load_relaxed(&retain->delay_ms);
+}
 
 static inline void hak_retain_add_unused(struct hak_retain *retain, size_t bytes) {
   hak_add_relaxed(&retain->unused_bytes, bytes);
@@ -50,11 +57,12 @@ static inline void hak_retain_sub_unused(struct hak_retain *retain, size_t bytes
   hak_sub_relaxed(&retain->unused_bytes, bytes);
 }
 
-// How many bytes are kept beyond the limit.
+// How many bytes are kept beyond the limit. All are where the process holds more than it may.
 static inline size_t hak_retain_excess(const struct hak_retain *retain) {
   size_t unused = hak_load_relaxed(&retain->unused_bytes);
-  size_t limit = hak_max(hak_load_relaxed(&retain->learned_bytes), retain->min_bytes);
+  size_t limit = hak_max(hak_load_relaxed(&retain->learned_bytes), hak_load_relaxed(&retain->min_bytes));
   limit = hak_max(limit, hak_load_relaxed(&retain->backed_bytes) >> HAK_RETAIN_SHIFT);
+  if (HAK_UNLIKELY(hak_limit_is_exceeded(&retain->limit))) limit = 0;
   // A sum that has slipped below 0 for a moment is not an excess.
   return unused > limit && unused <= SIZE_MAX / 2 ? unused - limit : 0;
 }
@@ -63,7 +71,7 @@ static inline size_t hak_retain_excess(const struct hak_retain *retain) {
 static inline void hak_retain_gave_back_early(struct hak_retain *retain, size_t bytes) {
   uint64_t now = retain->os->now_ms();
   uint64_t since = hak_load_relaxed(&retain->ghost_ms);
-  if (now - since >= retain->delay_ms && hak_cas_relaxed(&retain->ghost_ms, &since, now)) {
+  if (now - since >= hak_retain_delay_ms(retain) && hak_cas_relaxed(&retain->ghost_ms, &since, now)) {
     hak_store_relaxed(&retain->ghost_bytes, 0);
   }
   hak_add_relaxed(&retain->ghost_bytes, bytes);
@@ -85,7 +93,7 @@ static inline void hak_retain_took_pages(struct hak_retain *retain, size_t bytes
   hak_add_relaxed(&retain->backed_bytes, bytes);
   size_t ghost = hak_load_relaxed(&retain->ghost_bytes);
   if (ghost == 0 || fresh_bytes == 0) return;
-  if (retain->os->now_ms() - hak_load_relaxed(&retain->ghost_ms) >= 2 * retain->delay_ms) {
+  if (retain->os->now_ms() - hak_load_relaxed(&retain->ghost_ms) >= 2 * hak_retain_delay_ms(retain)) {
     hak_store_relaxed(&retain->ghost_bytes, 0);
     return;
   }

@@ -14,7 +14,7 @@ extern "C" {
 
 //   0        8          12         16        24        32          40          48            56
 //   +--------+----------+----------+---------+---------+-----------+-----------+-------------+----------+
-//   | base   | free map |dirty map | freed_ms|  next   |  prev     | dirty_next| dirty_prev  | flags    |
+//   | base   | free map |dirty map | used_ms |  next   |  prev     | dirty_next| dirty_prev  | flags    |
 //   +--------+----------+----------+---------+---------+-----------+-----------+-------------+----------+
 //
 // All fields belong to the pool and are guarded by its lock. Invariants:
@@ -25,7 +25,7 @@ struct hak_superslab {
   uintptr_t base;
   uint32_t free_map;   // bit i: slab i is free
   uint32_t dirty_map;  // bit i: slab i is free and may hold pages
-  uint64_t freed_ms;   // when a slab was last freed
+  uint64_t used_ms;    // when a slab was last taken or freed
   struct hak_superslab *next, *prev;
   struct hak_superslab *dirty_next, *dirty_prev;
   uint64_t reserved;

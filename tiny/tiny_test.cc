@@ -79,6 +79,49 @@ TEST_F(Tiny, AnswersNullWithoutMemoryAndServesAfterwards) { ExpectAnswersNullWit
 
 TEST_F(Tiny, AnotherThreadMayFree) { ExpectAnotherThreadMayFree(); }
 
+class TinyOnADiet : public Tiny {
+ protected:
+  void SetUp() override {
+    Start(4096, HAK_REFILL_COUNT_DEFAULT, true);
+    ASSERT_TRUE(hak_heap_attach(&heaps_, &cache_));
+  }
+};
+
+TEST_F(TinyOnADiet, SizesOfWhichThereAreFewShareSlabs) {
+  std::vector<void *> blocks;
+  std::set<uintptr_t> slabs;
+  for (size_t size = HAK_TINY_SIZE_MAX; size != 0; --size) {
+    if (size % 4 != 0) continue;
+    void *p = Malloc(size);
+    EXPECT_GE(UsableBytes(p), size);
+    EXPECT_LE(UsableBytes(p), std::max(size + 63, size + 127 * (size > 512)));
+    slabs.insert(reinterpret_cast<uintptr_t>(p) / HAK_SLAB_BYTES);
+    blocks.push_back(p);
+  }
+  EXPECT_LE(slabs.size(), 12u) << "of 64 kinds";
+  for (void *p : blocks) Free(p);
+}
+
+TEST_F(TinyOnADiet, ASizeOfWhichThereAreManyHasSlabsOfItsOwn) {
+  std::vector<void *> blocks;
+  for (int i = 0; i < 100; ++i) blocks.push_back(Malloc(80));
+  EXPECT_EQ(UsableBytes(blocks.front()), 128u);
+  EXPECT_EQ(UsableBytes(blocks.back()), 80u);
+  for (void *p : blocks) Free(p);
+}
+
+TEST_F(TinyOnADiet, AlignedBlocksAreNotBorrowed) {
+  std::vector<void *> blocks;
+  for (size_t kind = 1; kind <= HAK_KIND_TINY_LAST; ++kind) blocks.push_back(Malloc(16 * kind));
+  for (size_t alignment = 16; alignment <= HAK_TINY_SIZE_MAX; alignment *= 2) {
+    blocks.push_back(MallocAligned(1, alignment));
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(blocks.back()) % alignment, 0u) << alignment;
+  }
+  for (void *p : blocks) Free(p);
+}
+
+TEST_F(TinyOnADiet, BlocksNeverOverlapAndKeepTheirContent) { ExpectBlocksThatNeverOverlap(4); }
+
 TEST_F(Tiny, APointerOfNoTierStops) {
   int on_stack = 0;
   EXPECT_EXIT(Free(&on_stack), ::testing::KilledBySignal(SIGABRT),

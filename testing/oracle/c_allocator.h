@@ -21,7 +21,7 @@ struct CFunctions {
   int (*posix_memalign)(void **out, size_t alignment, size_t size);
   void (*free)(void *p);
   size_t (*usable_size)(const void *p);
-  int (*trim)(size_t keep_bytes);
+  size_t (*trim)(size_t keep_bytes);
   const char *(*owner)(const void *p);  // the tier, or NULL if not hakmem's
   void (*check_nothing_held)();
 };

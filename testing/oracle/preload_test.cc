@@ -23,9 +23,11 @@ void CheckNothingHeld() {}
 
 size_t UsableSize(const void *p) { return malloc_usable_size(const_cast<void *>(p)); }
 
+size_t Trim(size_t keep_bytes) { return malloc_trim(keep_bytes) == 0 ? 0 : 1; }
+
 std::unique_ptr<Allocator> MakeMalloc() {
   return MakeCAllocator(
-      {malloc, calloc, realloc, aligned_alloc, posix_memalign, free, UsableSize, malloc_trim, Owner, CheckNothingHeld});
+      {malloc, calloc, realloc, aligned_alloc, posix_memalign, free, UsableSize, Trim, Owner, CheckNothingHeld});
 }
 
 void RunPrograms(void (Oracle::*run)(const Program &)) {

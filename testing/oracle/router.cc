@@ -13,10 +13,10 @@ void CheckNothingHeld() {
   hak_trim(0);
   hak_stats stats;
   hak_stats_read(&stats);
-  const size_t bytes = stats.superslab_bytes + stats.huge_bytes + stats.huge_cached_bytes;
+  const size_t bytes = stats.superslab_bytes + stats.huge_bytes + stats.huge_cached_bytes + stats.held_bytes;
   if (bytes != 0) {
     Fail(absl::StrCat("still held: ", stats.superslab_bytes, " bytes of SuperSlabs, ", stats.huge_bytes, " and ",
-                      stats.huge_cached_bytes, " of Huge"));
+                      stats.huge_cached_bytes, " of Huge; counted for a limit: ", stats.held_bytes));
   }
 }
 
