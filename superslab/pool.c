@@ -81,7 +81,7 @@ static void change_dirty_map(struct hak_pool *pool, struct hak_superslab *supers
     HAK_REQUIRES(pool->lock) {
   size_t before = dirty_bytes(superslab);
   superslab->dirty_map = dirty_map;
-  hak_retain_add_unused(&pool->retain, dirty_bytes(superslab) - before);
+  hak_retain_add_unused_outside(&pool->retain, dirty_bytes(superslab) - before);
 }
 
 static void set_dirty_map(struct hak_pool *pool, struct hak_superslab *superslab, uint32_t dirty_map)
@@ -281,6 +281,7 @@ size_t hak_pool_trim(struct hak_pool *pool, size_t keep_bytes) {
     next = superslab->next;
     if (superslab->dirty_map == 0) (void)unmap_locked(pool, superslab);
   }
+  hak_retain_trimmed(&pool->retain);
   hak_pool_unlock(pool);
   return returned;
 }

@@ -273,6 +273,7 @@ TEST_F(Pool, LearnsToKeepWhatItWouldHaveNeededAndForgetsIt) {
   EXPECT_EQ(pool_.retain.learned_bytes, early / 2);
   hak_retain_took_pages(&pool_.retain, early, early);
   EXPECT_EQ(pool_.retain.learned_bytes, early) << "no more than went back early";
+  hak_retain_lost_pages(&pool_.retain, 2 * early);
 
   slabs = AcquireMany(6 * 32);
   ReleaseAll(slabs);
@@ -283,6 +284,26 @@ TEST_F(Pool, LearnsToKeepWhatItWouldHaveNeededAndForgetsIt) {
   }
   EXPECT_EQ(pool_.retain.unused_bytes, 0u);
   EXPECT_EQ(pool_.retain.learned_bytes, 0u);
+}
+
+TEST_F(Pool, WhatItHasLearnedKeepsTheWholeNoLargerThanWhatWasInUseAndAnEighth) {
+  std::vector<uintptr_t> slabs = AcquireMany(16 * 32);
+  ReleaseAll(slabs);
+  size_t early = 16 * HAK_SUPERSLAB_BYTES - HAK_RETAIN_MIN_BYTES;
+  hak_retain_took_pages(&pool_.retain, 32 * HAK_SUPERSLAB_BYTES, early);
+  EXPECT_EQ(pool_.retain.learned_bytes, early);
+  hak_retain_lost_pages(&pool_.retain, 2 * HAK_SUPERSLAB_BYTES);
+
+  slabs = AcquireMany(16 * 32);
+  ReleaseAll(slabs);
+  EXPECT_EQ(pool_.retain.unused_bytes, (2 + 4) * HAK_SUPERSLAB_BYTES);
+  // Of what is kept in the pool and by Huge, nothing is taken for used.
+  hak_retain_add_huge(&pool_.retain, 4 * HAK_SUPERSLAB_BYTES);
+  EXPECT_EQ(hak_retain_used_bytes(&pool_.retain), 34 * HAK_SUPERSLAB_BYTES);
+  EXPECT_EQ(hak_retain_excess(&pool_.retain), 6 * HAK_SUPERSLAB_BYTES - 34 * HAK_SUPERSLAB_BYTES / 8);
+  hak_retain_add_huge(&pool_.retain, (size_t)0 - 4 * HAK_SUPERSLAB_BYTES);
+  hak_pool_trim(&pool_, 0);
+  EXPECT_EQ(pool_.retain.peak_bytes, 30 * HAK_SUPERSLAB_BYTES);
 }
 
 TEST_F(Pool, LearnsNothingFromWhatWentBackLongAgo) {
