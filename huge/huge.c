@@ -4,6 +4,7 @@
 
 #include "base/atomic.h"
 #include "base/bits.h"
+#include "base/poison.h"
 #include "platform/lock.h"
 #include "platform/os.h"
 #include "platform/report.h"
@@ -120,6 +121,7 @@ static void unlink_cached_locked(struct hak_huge_heap *heap, struct hak_huge *ma
   } else {
     heap->cached_first = mapping->next;
   }
+  hak_unpoison((void *)mapping->base, bytes_of(mapping));
   --heap->n_cached;
   heap->cached_bytes -= bytes_of(mapping);
   if (!mapping->clean) hak_retain_add_unused_outside(&heap->pool->retain, (size_t)0 - bytes_of(mapping));
@@ -148,6 +150,7 @@ static void append_cached_locked(struct hak_huge_heap *heap, struct hak_huge *ma
     heap->cached_first = mapping;
   }
   heap->cached_last = mapping;
+  hak_poison((void *)mapping->base, bytes_of(mapping));
   ++heap->n_cached;
   heap->cached_bytes += bytes_of(mapping);
   if (!mapping->clean) hak_retain_add_unused_outside(&heap->pool->retain, bytes_of(mapping));

@@ -3,6 +3,7 @@
 #include "base/atomic.h"
 #include "base/bits.h"
 #include "base/compiler.h"
+#include "base/poison.h"
 #include "platform/lock.h"
 #include "platform/report.h"
 #include "superslab/registry.h"
@@ -116,6 +117,7 @@ static bool grow_locked(struct hak_pool *pool, size_t count) HAK_REQUIRES(pool->
     pool->os->unmap((void *)base, bytes);
     return false;
   }
+  hak_poison((void *)base, bytes);
   pool->last_mapped = base;
   return true;
 }
@@ -150,6 +152,7 @@ static bool unmap_locked(struct hak_pool *pool, struct hak_superslab *superslab)
     hak_sub_relaxed(&pool->n_superslabs, 1);
     return true;
   }
+  hak_poison((void *)superslab->base, HAK_SUPERSLAB_BYTES);
   superslab->free_map = HAK_SUPERSLAB_ALL_FREE;
   link_by_free(pool, superslab);
   set_dirty_map(pool, superslab, dirty);

@@ -49,7 +49,8 @@ void hak_pool_destroy(struct hak_pool *pool);
 
 // A run of `n_slabs` contiguous slabs (1, 2, 4, 8, 16 or 32), aligned to its own size. Its address, or 0 when
 // the operating system refuses. *zeroed (may be NULL) tells if all of it is known to be zero. With `hot`, growth is by
-// two SuperSlabs instead of one. The caller sets the registry's entries. Any thread. Cost: the pool's lock; system
+// two SuperSlabs instead of one. The caller sets the registry's entries, and unpoisons (base/poison.h) what it hands out,
+// until it has it back. Any thread. Cost: the pool's lock; system
 // calls once per SuperSlab.
 uintptr_t hak_pool_acquire(struct hak_pool *pool, size_t n_slabs, bool hot, bool *zeroed);
 

@@ -11,6 +11,7 @@
 #include <set>
 #include <vector>
 
+#include "base/poison.h"
 #include "platform/os_fake.h"
 #include "superslab/registry.h"
 
@@ -61,10 +62,13 @@ class Pool : public ::testing::Test {
 
   static uintptr_t SuperslabOf(uintptr_t address) { return address / HAK_SUPERSLAB_BYTES; }
   static void Write(uintptr_t base, size_t n_slabs = 1) {
-    memset(reinterpret_cast<void *>(base), 0xa5, n_slabs * kSlab);
+    void *p = reinterpret_cast<void *>(base);
+    hak_unpoison(p, n_slabs * kSlab);
+    memset(p, 0xa5, n_slabs * kSlab);
   }
   static bool IsZero(uintptr_t base, size_t n_slabs = 1) {
     const auto *p = reinterpret_cast<const unsigned char *>(base);
+    hak_unpoison(p, n_slabs * kSlab);
     return p[0] == 0 && memcmp(p, p + 1, n_slabs * kSlab - 1) == 0;
   }
 
