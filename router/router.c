@@ -96,6 +96,7 @@ static void *malloc_once(struct hak_process *process, size_t size, size_t alignm
   return p;
 }
 
+// What is handed out, see router_inline.h.
 static void *marked(void *p, size_t size) {
   if (HAK_POISON) hak_router_mark_block(p, size);
   return p;

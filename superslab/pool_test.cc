@@ -509,6 +509,7 @@ TEST_P(PoolProgram, NeverOverlapsNeverLosesAndTellsTheTruthAboutZeroes) {
   std::set<uintptr_t> owned;  // slabs
   const size_t step = 4096;
   auto words = [&](const Run &run, auto &&f) {
+    hak_unpoison(reinterpret_cast<void *>(run.base), run.n_slabs * kSlab);
     for (size_t at = 0; at < run.n_slabs * kSlab; at += step) f(reinterpret_cast<uint64_t *>(run.base + at));
   };
   for (int i = 0; i < 12000; ++i) {
