@@ -10,6 +10,7 @@
 #include "ace/ace_class.h"
 #include "base/atomic.h"
 #include "base/compiler.h"
+#include "base/poison.h"
 #include "superslab/registry.h"
 
 #ifdef __cplusplus
@@ -81,6 +82,7 @@ static HAK_ALWAYS_INLINE void *hak_ace_cache_pop_class(struct hak_ace_cache *cac
   uint32_t extent = hak_load_relaxed(word) & ~HAK_ACE_UNUSED;
   hak_store_relaxed(word, extent);
   cache->room_pages += (int32_t)(extent & HAK_ACE_EXTENT_PAGES);
+  hak_unpoison(p, (size_t)(extent & HAK_ACE_EXTENT_PAGES) << HAK_ACE_PAGE_SHIFT);
   return p;
 }
 
@@ -108,6 +110,7 @@ static HAK_ALWAYS_INLINE bool hak_ace_cache_push(struct hak_ace_cache *cache, vo
   void **top = cache->top[size_class];
   if (HAK_UNLIKELY(top >= cache->end[size_class] || cache->room_pages < n_pages)) return false;
   hak_store_relaxed(word, extent | HAK_ACE_UNUSED);
+  hak_poison(p, (size_t)n_pages << HAK_ACE_PAGE_SHIFT);
   cache->room_pages -= n_pages;
   cache->nonempty |= (uint64_t)1 << size_class;
   *top = p;

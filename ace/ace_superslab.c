@@ -5,6 +5,7 @@
 #include "ace/ace_inline.h"
 #include "base/atomic.h"
 #include "base/bits.h"
+#include "base/poison.h"
 #include "platform/report.h"
 
 #define N_PAGES HAK_ACE_SUPERSLAB_PAGES
@@ -136,7 +137,9 @@ void *hak_ace_superslab_take(struct hak_ace_superslab *superslab, size_t n_pages
   superslab->n_free = (uint16_t)(superslab->n_free - n_pages);
   bool clean = mark_dirty(superslab, first, first + n_pages);
   if (zeroed != NULL) *zeroed = clean;
-  return hak_ace_page_address(superslab, first);
+  void *extent = hak_ace_page_address(superslab, first);
+  hak_unpoison(extent, n_pages << HAK_ACE_PAGE_SHIFT);
+  return extent;
 }
 
 void hak_ace_superslab_put(struct hak_ace_superslab *superslab, void *extent) {
@@ -144,6 +147,7 @@ void hak_ace_superslab_put(struct hak_ace_superslab *superslab, void *extent) {
   size_t first = hak_ace_page_of(extent);
   size_t n_pages = pages_of(hak_load_relaxed(&words[first]));
   hak_store_relaxed(&words[first], 0);
+  hak_poison(extent, n_pages << HAK_ACE_PAGE_SHIFT);
   superslab->n_free = (uint16_t)(superslab->n_free + n_pages);
   superslab->run = (uint16_t)hak_max(superslab->run, add_free_run(words, first, n_pages));
 }
@@ -160,9 +164,11 @@ bool hak_ace_superslab_resize(struct hak_ace_superslab *superslab, void *extent,
     clear_free_run(words, old_end, pages_of(after));
     set_free_run(words, end, pages_of(after) - (end - old_end));
     (void)mark_dirty(superslab, old_end, end);
+    hak_unpoison(hak_ace_page_address(superslab, old_end), (end - old_end) << HAK_ACE_PAGE_SHIFT);
     hak_store_relaxed(&words[first], hak_ace_extent_make(n_pages));  // before the walk over all words
     superslab->run = (uint16_t)longest_run(words);
   } else if (n_pages < old_pages) {
+    hak_poison(hak_ace_page_address(superslab, end), (old_end - end) << HAK_ACE_PAGE_SHIFT);
     superslab->run = (uint16_t)hak_max(superslab->run, add_free_run(words, end, old_end - end));
   }
   superslab->n_free = (uint16_t)(superslab->n_free + old_pages - n_pages);

@@ -55,6 +55,11 @@
 #define HAK_CONFIG_CHECKED 0
 #endif
 
+// 1 in //preload:libhakmem-valgrind.so: memcheck is told of blocks (base/poison.h).
+#ifndef HAK_CONFIG_VALGRIND
+#define HAK_CONFIG_VALGRIND 0
+#endif
+
 // 1 in the hardened library (//preload:libhakmem-hardened.so): see docs/misuse.md.
 #ifndef HAK_CONFIG_HARDENED
 #define HAK_CONFIG_HARDENED 0

@@ -72,6 +72,7 @@ def _copts(name, srcs, product = False):
     copts = copts + select({
         # Tests too: it is in headers.
         "//bazel:hardened": ["-DHAK_CONFIG_HARDENED=1"],
+        "//bazel:valgrind": ["-DHAK_CONFIG_VALGRIND=1"],
         "//conditions:default": [],
     })
     if product:

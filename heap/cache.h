@@ -11,7 +11,9 @@
 #include <stdint.h>
 
 #include "base/compiler.h"
+#include "base/poison.h"
 #include "heap/link.h"
+#include "heap/slab.h"
 #include "superslab/layout.h"
 #include "superslab/registry.h"
 
@@ -61,11 +63,17 @@ struct hak_cache {
 #define HAK_SLAB_OFFSET_MASK (HAK_SLAB_BYTES - 1)
 #define HAK_BLOCK_ALIGNMENT ((uintptr_t)16)
 
+// Where poison is: `block`, of `kind`, becomes free.
+static HAK_ALWAYS_INLINE void hak_block_poison(uintptr_t block, size_t kind) {
+  if (HAK_POISON) hak_poison((void *)block, hak_slab_at(hak_kind_run_base(kind, block))->block_bytes);
+}
+
 // Takes a block of `kind`, or NULL if the list is empty.
 static HAK_ALWAYS_INLINE void *hak_cache_pop(struct hak_cache *cache, size_t kind) {
   uintptr_t head = cache->list[kind];
   if (HAK_UNLIKELY((head & HAK_SLAB_OFFSET_MASK) == 0)) return NULL;
   cache->list[kind] = hak_link_get(head);
+  if (HAK_POISON) hak_unpoison((void *)head, hak_slab_at(hak_kind_run_base(kind, head))->block_bytes);
   return (void *)head;
 }
 
@@ -77,6 +85,7 @@ static HAK_ALWAYS_INLINE bool hak_cache_push(struct hak_cache *cache, void *p, s
   uintptr_t head = cache->list[*kind];
   if (HAK_UNLIKELY(hak_xor_is_zero((uintptr_t)p, head, distance))) return false;
   if (HAK_UNLIKELY((*distance & ~(HAK_SLAB_OFFSET_MASK - (HAK_BLOCK_ALIGNMENT - 1))) != 0)) return false;
+  hak_block_poison((uintptr_t)p, *kind);
   hak_link_set((uintptr_t)p, head);
   cache->list[*kind] = (uintptr_t)p;
   return true;

@@ -18,6 +18,7 @@ void hak_slab_countdown_slow(struct hak_heap *heap, struct hak_slab *slab);
 static HAK_ALWAYS_INLINE bool hak_cache_push_run(struct hak_cache *cache, void *p, size_t kind, uintptr_t distance) {
   if (kind < HAK_KIND_MID_FIRST || distance >> hak_kind_run_shift(kind) != 0) return false;
   if (HAK_UNLIKELY(distance == 0 || distance % HAK_BLOCK_ALIGNMENT != 0)) return false;
+  hak_block_poison((uintptr_t)p, kind);
   hak_link_set((uintptr_t)p, cache->list[kind]);
   cache->list[kind] = (uintptr_t)p;
   return true;
@@ -29,6 +30,7 @@ static HAK_ALWAYS_INLINE bool hak_slab_push(struct hak_heap *heap, struct hak_sl
   uintptr_t address = (uintptr_t)p;
   uint32_t offset = (uint32_t)address & (((uint32_t)1 << run_shift) - 1);
   if (HAK_UNLIKELY(slab->free == address || !hak_slab_is_carved(slab, run_shift, offset))) return false;
+  hak_block_poison(address, slab->kind);
   hak_link_set(address, slab->free);
   slab->free = address;
   if (HAK_UNLIKELY(--slab->countdown == 0)) hak_slab_countdown_slow(heap, slab);

@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "base/compiler.h"
+#include "base/poison.h"
 #include "platform/report.h"
 #include "platform/secret.h"
 #include "superslab/layout.h"
@@ -15,12 +16,12 @@ extern "C" {
 #endif
 
 static HAK_ALWAYS_INLINE void hak_link_set(uintptr_t block, uintptr_t next) {
-  *(uintptr_t *)block = HAK_CONFIG_HARDENED ? hak_secret_encode(block, next) : next;
+  hak_poisoned_store(block, HAK_CONFIG_HARDENED ? hak_secret_encode(block, next) : next);
 }
 
 // The next block of the list that free block `block` is in, or what ends the list: the base of a slab.
 static HAK_ALWAYS_INLINE uintptr_t hak_link_get(uintptr_t block) {
-  uintptr_t word = *(uintptr_t *)block;
+  uintptr_t word = hak_poisoned_load(block);
   if (!HAK_CONFIG_HARDENED) return word;
   uintptr_t next = hak_secret_decode(block, word);
   // Both lie in the same run, which lies in one SuperSlab.

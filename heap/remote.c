@@ -119,11 +119,13 @@ void hak_outbox_add(struct hak_cache *cache, void *p, size_t kind, const char *f
     // This thread has no end at which what it gathers would be flushed.
     uint64_t word = hak_load_relaxed(&hak_slab_remote_at(base)->word);
     if (HAK_UNLIKELY(HAK_REMOTE_HEAD(word) == block)) hak_fatal_misuse(function, p, HAK_MISUSE_DOUBLE_FREE);
+    hak_block_poison(block, kind);
     hak_remote_publish(base, block, block, 1);
     return;
   }
   struct hak_outbox_slot *slot = &cache->outbox[(base >> HAK_SLAB_SHIFT ^ base >> 20) % HAK_OUTBOX_SLOTS];
   if (HAK_UNLIKELY(slot->count != 0 && slot->head == block)) hak_fatal_misuse(function, p, HAK_MISUSE_DOUBLE_FREE);
+  hak_block_poison(block, kind);
   if (slot->count == 0 || slot->base != base || slot->count >= slot->limit) {
     publish_slot(slot);
     start_slot(slot, base, kind);

@@ -4,6 +4,7 @@
 
 #include "base/atomic.h"
 #include "base/bits.h"
+#include "base/poison.h"
 #include "platform/lock.h"
 #include "platform/os.h"
 #include "platform/report.h"
@@ -82,6 +83,11 @@ static struct hak_huge *describe(uintptr_t base, size_t bytes, uint64_t origin) 
 
 // Lists
 
+static void change_live_bytes(struct hak_huge_heap *heap, size_t old_bytes, size_t new_bytes) {
+  hak_add_relaxed(&heap->live_bytes, new_bytes - old_bytes);
+  hak_retain_add_huge(&heap->pool->retain, new_bytes - old_bytes);
+}
+
 static void link_live_locked(struct hak_huge_heap *heap, struct hak_huge *mapping) HAK_REQUIRES(heap->lock) {
   mapping->prev = NULL;
   mapping->next = heap->live;
@@ -89,7 +95,7 @@ static void link_live_locked(struct hak_huge_heap *heap, struct hak_huge *mappin
   heap->live = mapping;
   hak_registry_set(mapping->base, 1, hak_entry_make(0, HAK_KIND_HUGE));
   hak_add_relaxed(&heap->n_live, 1);
-  hak_add_relaxed(&heap->live_bytes, bytes_of(mapping));
+  change_live_bytes(heap, 0, bytes_of(mapping));
 }
 
 static void unlink_live_locked(struct hak_huge_heap *heap, struct hak_huge *mapping) HAK_REQUIRES(heap->lock) {
@@ -101,7 +107,7 @@ static void unlink_live_locked(struct hak_huge_heap *heap, struct hak_huge *mapp
     heap->live = mapping->next;
   }
   hak_sub_relaxed(&heap->n_live, 1);
-  hak_sub_relaxed(&heap->live_bytes, bytes_of(mapping));
+  change_live_bytes(heap, bytes_of(mapping), 0);
 }
 
 static void unlink_cached_locked(struct hak_huge_heap *heap, struct hak_huge *mapping) HAK_REQUIRES(heap->lock) {
@@ -115,9 +121,10 @@ static void unlink_cached_locked(struct hak_huge_heap *heap, struct hak_huge *ma
   } else {
     heap->cached_first = mapping->next;
   }
+  hak_unpoison((void *)mapping->base, bytes_of(mapping));
   --heap->n_cached;
   heap->cached_bytes -= bytes_of(mapping);
-  if (!mapping->clean) hak_retain_sub_unused(&heap->pool->retain, bytes_of(mapping));
+  if (!mapping->clean) hak_retain_add_unused_outside(&heap->pool->retain, (size_t)0 - bytes_of(mapping));
 }
 
 // Caches the mapping, together with cached neighbours that are parts of the same one.
@@ -143,9 +150,10 @@ static void append_cached_locked(struct hak_huge_heap *heap, struct hak_huge *ma
     heap->cached_first = mapping;
   }
   heap->cached_last = mapping;
+  hak_poison((void *)mapping->base, bytes_of(mapping));
   ++heap->n_cached;
   heap->cached_bytes += bytes_of(mapping);
-  if (!mapping->clean) hak_retain_add_unused(&heap->pool->retain, bytes_of(mapping));
+  if (!mapping->clean) hak_retain_add_unused_outside(&heap->pool->retain, bytes_of(mapping));
 }
 
 // Makes the mapping, which is in the caller's hands, a live block.
@@ -354,10 +362,6 @@ static struct hak_huge *grow_elsewhere(struct hak_huge_heap *heap, struct hak_hu
   target->next = NULL;
   (void)unmap_list(heap, target);
   return NULL;
-}
-
-static void change_live_bytes(struct hak_huge_heap *heap, size_t old_bytes, size_t new_bytes) {
-  hak_add_relaxed(&heap->live_bytes, new_bytes - old_bytes);
 }
 
 // Malloc

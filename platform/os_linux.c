@@ -14,6 +14,7 @@
 #include "base/atomic.h"
 #include "base/bits.h"
 #include "base/compiler.h"
+#include "base/poison.h"
 #include "platform/os.h"
 
 // A range that one thread gives back may be mapped by another at once, which then writes the descriptors of the same
@@ -58,6 +59,8 @@ static bool linux_unmap(void *start, size_t bytes) {
   int saved_errno = errno;
   size_t resident = resident_bytes(start, bytes);
   before_giving_back();
+  // memcheck sees the call itself.
+  if (HAK_CONFIG_ASAN) hak_unpoison(start, bytes);
   bool done = munmap(start, bytes) == 0;
   if (done) counted_bytes += resident;
   errno = saved_errno;

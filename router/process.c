@@ -1,6 +1,8 @@
-#define _GNU_SOURCE  // secure_getenv
+#define _GNU_SOURCE  // dladdr1, dlinfo, secure_getenv
 #include "router/process.h"
 
+#include <dlfcn.h>
+#include <link.h>
 #include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -105,6 +107,18 @@ int hak_process_set(const char *name, const char *value) {
   return 0;
 }
 
+// A library that dlmopen has opened has another libc than the program, whose thread-specific keys use the same places
+// in the same threads: a key of ours there would overwrite one of the program's, and no thread that the program has
+// started would call its destructor. Nor would a thread that this libc starts be a whole one.
+static bool has_programs_libc(void) {
+  if (!HAK_CONFIG_DLOPEN) return true;
+  Dl_info info;
+  void *map = NULL;
+  Lmid_t found = LM_ID_BASE;
+  bool done = dladdr1(&process, &info, &map, RTLD_DL_LINKMAP) != 0 && dlinfo(map, RTLD_DI_LMID, &found) == 0;
+  return !done || found == LM_ID_BASE;
+}
+
 // Returns whether it was this call that made it.
 static bool make_process(void) {
   static struct hak_mutex lock = HAK_MUTEX_INIT;
@@ -120,7 +134,9 @@ static bool make_process(void) {
     hak_heap_set_init(&process.heaps, &process.pool, process.config.tiny_refill_count_hot, diet);
     hak_ace_init(&process.ace, &process.pool, diet);
     hak_huge_init(&process.huge, &process.pool, diet);
-    exit_key_made = pthread_key_create(&exit_key, thread_ends) == 0;
+    bool is_at_home = has_programs_libc();
+    process.config.background_purge = process.config.background_purge && is_at_home;
+    exit_key_made = is_at_home && pthread_key_create(&exit_key, thread_ends) == 0;
     // Release: pairs with hak_process_get, publishes all of the above.
     hak_store_release(&process_ready, true);
   }
@@ -208,9 +224,11 @@ static void thread_ends(void *unused) {
 
 HAK_COLD bool hak_thread_attach(void) {
   struct hak_process *state = hak_process_get();
-  if (ended) return false;
+  // Nobody would take the heap away when the thread and its memory are gone.
+  if (ended || !exit_key_made) return false;
   if (!hak_heap_attach(&state->heaps, &hak_thread_cache)) return false;
-  // May allocate, which works by now. Where it fails, the heap of this thread is not reused after its end.
-  if (exit_key_made) (void)pthread_setspecific(exit_key, &hak_thread_cache);
-  return true;
+  // May allocate, which works by now.
+  if (pthread_setspecific(exit_key, &hak_thread_cache) == 0) return true;
+  thread_ends(NULL);
+  return false;
 }

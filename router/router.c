@@ -6,6 +6,7 @@
 #include "ace/ace_inline.h"
 #include "base/bits.h"
 #include "base/compiler.h"
+#include "base/poison.h"
 #include "heap/heap_inline.h"
 #include "huge/huge.h"
 #include "mid/mid.h"
@@ -96,17 +97,24 @@ static void *malloc_once(struct hak_process *process, size_t size, size_t alignm
   return p;
 }
 
+// What is handed out, see router_inline.h.
+static void *marked(void *p, size_t size) {
+  if (HAK_POISON) hak_router_mark_block(p, size);
+  return p;
+}
+
 static void *malloc_any(size_t size, size_t alignment, bool *zeroed) {
   struct hak_process *process = hak_process_get();
   hak_process_tick();
   // What exceeds the address space is not worth a trim.
   if (HAK_LIKELY(((size | alignment) >> HAK_ADDRESS_BITS) == 0)) {
     void *p = malloc_once(process, size, alignment, zeroed);
-    if (HAK_LIKELY(p != NULL)) return p;
-    // What one tier keeps for later may be what another one lacks now.
-    hak_process_trim(0);
-    p = malloc_once(process, size, alignment, zeroed);
-    if (p != NULL) return p;
+    if (HAK_UNLIKELY(p == NULL)) {
+      // What one tier keeps for later may be what another one lacks now.
+      hak_process_trim(0);
+      p = malloc_once(process, size, alignment, zeroed);
+    }
+    if (HAK_LIKELY(p != NULL)) return marked(p, size);
   }
   if (zeroed != NULL) *zeroed = false;
   return out_of_memory(process, size, alignment);
@@ -117,10 +125,10 @@ HAK_NOINLINE void *hak_router_malloc_slow(size_t size) {
   if (HAK_CONFIG_HARDENED) return malloc_any(size, HAK_BLOCK_ALIGNMENT, NULL);
   if (size - HAK_MID_SIZE_MIN <= HAK_MID_SIZE_MAX - HAK_MID_SIZE_MIN) {
     void *block = hak_cache_pop(&hak_thread_cache, hak_mid_kind(size));
-    if (HAK_LIKELY(block != NULL)) return block;
+    if (HAK_LIKELY(block != NULL)) return marked(block, size);
   } else {
     void *block = hak_ace_cache_pop(&hak_thread_ace_cache, size);
-    if (HAK_LIKELY(block != NULL)) return block;
+    if (HAK_LIKELY(block != NULL)) return marked(block, size);
   }
   return malloc_any(size, HAK_BLOCK_ALIGNMENT, NULL);
 }
@@ -182,6 +190,20 @@ static size_t usable_bytes(const void *p, uint32_t entry, const char *function) 
   return is_sealed(kind) ? hak_hardened_size(p, kind, bytes, function) : bytes;
 }
 
+void hak_router_mark_block(void *p, size_t size) {
+  uint32_t entry = hak_registry_find(p);
+  hak_note_block(p, size);
+  // What the hardened library has behind a block is its own.
+  if (!is_sealed(hak_entry_kind(entry))) hak_poison((char *)p + size, block_bytes(p, entry, "malloc") - size);
+}
+
+void hak_router_unmark_block(void *p) {
+  uint32_t entry = hak_registry_find(p);
+  if (entry == 0 || (uintptr_t)p % HAK_BLOCK_ALIGNMENT != 0) return;
+  hak_note_free(p);
+  hak_unpoison(p, block_bytes(p, entry, "free"));
+}
+
 // Free
 
 // A thread that never allocates does without a heap for so many frees: libc frees a few blocks of its own in such
@@ -241,6 +263,7 @@ HAK_NOINLINE void hak_router_free_slow(void *p, size_t kind, uintptr_t distance)
 static void free_for(void *p, const char *function) {
   size_t kind;
   uintptr_t distance;
+  if (HAK_POISON) hak_router_unmark_block(p);
   if (HAK_CONFIG_HARDENED || !hak_cache_push(&hak_thread_cache, p, &kind, &distance)) free_as(p, function);
 }
 
@@ -262,7 +285,10 @@ HAK_EXPORT void *hak_calloc(size_t n, size_t size) {
   }
   bool zeroed;
   void *p = malloc_any(bytes, HAK_BLOCK_ALIGNMENT, &zeroed);
-  return p == NULL || zeroed ? p : memset(p, 0, bytes);
+  if (p == NULL) return NULL;
+  if (!zeroed) return memset(p, 0, bytes);
+  hak_unpoison(p, bytes);  // memcheck takes it for undefined
+  return p;
 }
 
 // Moves the content of block `p` of `old_bytes` into a block for `size` bytes.
@@ -289,11 +315,20 @@ static bool resize_sealed(struct hak_process *process, void *p, uint32_t entry, 
   return true;
 }
 
-// Resizes the block at `p`, of ACE or Huge, without a copy; NULL if that is impossible.
-static void *resize_pages(struct hak_process *process, void *p, size_t kind, size_t size) {
-  if (kind == HAK_KIND_ACE) return size > HAK_MID_SIZE_MAX && hak_ace_resize(&process->ace, p, size) ? p : NULL;
-  if (size < HAK_HUGE_SIZE_MIN || size > PTRDIFF_MAX) return NULL;
-  return hak_huge_resize(&process->huge, p, size, true);
+// The block at `p` with room for `size` bytes, without a copy; NULL if that cannot be.
+static void *resize(struct hak_process *process, void *p, uint32_t entry, size_t old_bytes, size_t size) {
+  size_t kind = hak_entry_kind(entry);
+  if (is_sealed(kind)) {
+    if (resize_sealed(process, p, entry, old_bytes, size)) return p;
+  } else if (kind <= HAK_KIND_MID_LAST) {
+    // In place as long as the block would not be mostly empty.
+    if (size <= old_bytes && size >= old_bytes / 2) return p;
+  } else if (kind == HAK_KIND_ACE) {
+    if (size > HAK_MID_SIZE_MAX && hak_ace_resize(&process->ace, p, size)) return p;
+  } else if (size >= HAK_HUGE_SIZE_MIN && size <= PTRDIFF_MAX) {
+    return hak_huge_resize(&process->huge, p, size, true);
+  }
+  return NULL;
 }
 
 // Whether HAKMEM_LIMIT stands in the way of a block that is to grow: a copy would need even more.
@@ -311,22 +346,20 @@ HAK_EXPORT void *hak_realloc(void *p, size_t size) {
   struct hak_process *process = hak_process_get();
   if (is_libcs(process, p)) return hak_fallback_realloc(p, size);
   uint32_t entry = entry_of_block(p, "realloc");
-  size_t kind = hak_entry_kind(entry);
   size_t old_bytes = usable_bytes(p, entry, "realloc");
-  if (is_sealed(kind)) {
-    if (resize_sealed(process, p, entry, old_bytes, size)) return p;
-  } else if (kind <= HAK_KIND_MID_LAST) {
-    // In place as long as the block would not be mostly empty.
-    if (size <= old_bytes && size >= old_bytes / 2) return p;
-  } else {
-    void *resized = resize_pages(process, p, kind, size);
-    if (resized == NULL && is_short_of(process, size, old_bytes)) {
-      hak_process_trim(0);
-      resized = resize_pages(process, p, kind, size);
-    }
-    if (resized != NULL) return resized;
+  if (HAK_POISON) hak_router_unmark_block(p);
+  void *resized = resize(process, p, entry, old_bytes, size);
+  if (resized == NULL && hak_entry_kind(entry) > HAK_KIND_MID_LAST && is_short_of(process, size, old_bytes)) {
+    hak_process_trim(0);
+    resized = resize(process, p, entry, old_bytes, size);
   }
-  return move(p, old_bytes, size);
+  if (HAK_POISON) {
+    void *block = resized != NULL ? resized : p;
+    size_t bytes = resized != NULL ? size : old_bytes;
+    hak_router_mark_block(block, bytes);
+    hak_unpoison(block, bytes);  // memcheck takes it for undefined
+  }
+  return resized != NULL ? resized : move(p, old_bytes, size);
 }
 
 HAK_EXPORT void *hak_reallocarray(void *p, size_t n, size_t size) {
@@ -359,7 +392,9 @@ HAK_EXPORT int hak_posix_memalign(void **out, size_t alignment, size_t size) {
 HAK_EXPORT size_t hak_usable_size(const void *p) {
   if (p == NULL) return 0;
   if (is_libcs(hak_process_get(), p)) return hak_fallback_usable_size(p);
-  return usable_bytes(p, entry_of_block(p, "malloc_usable_size"), "malloc_usable_size");
+  size_t bytes = usable_bytes(p, entry_of_block(p, "malloc_usable_size"), "malloc_usable_size");
+  hak_unpoison(p, bytes);  // who asks may use it
+  return bytes;
 }
 
 HAK_EXPORT size_t hak_trim(size_t pad) {

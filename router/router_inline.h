@@ -2,6 +2,7 @@
 #ifndef HAKMEM_ROUTER_ROUTER_INLINE_H_
 #define HAKMEM_ROUTER_ROUTER_INLINE_H_
 
+#include "base/poison.h"
 #include "heap/cache.h"
 #include "router/process.h"
 #include "tiny/tiny_inline.h"
@@ -13,13 +14,20 @@ extern "C" {
 HAK_HIDDEN void *hak_router_malloc_slow(size_t size);
 HAK_HIDDEN void hak_router_free_slow(void *p, size_t kind, uintptr_t distance);
 
+// Where poison is (base/poison.h), the block at `p`, fresh from its tier, becomes one of `size` bytes; and one to give
+// back to its tier, if it is hakmem's.
+HAK_HIDDEN void hak_router_mark_block(void *p, size_t size);
+HAK_HIDDEN void hak_router_unmark_block(void *p);
+
 // All blocks of the hardened library take the slow paths, where the checks are.
 
 // size -> kind -> pop; NULL if the thread's list has no block.
 static HAK_ALWAYS_INLINE void *hak_router_malloc_cached(size_t size) {
   if (HAK_CONFIG_HARDENED) return NULL;
   size_t kind = hak_tiny_kind(size);
-  return HAK_LIKELY(kind <= HAK_KIND_TINY_LAST) ? hak_cache_pop(&hak_thread_cache, kind) : NULL;
+  void *block = HAK_LIKELY(kind <= HAK_KIND_TINY_LAST) ? hak_cache_pop(&hak_thread_cache, kind) : NULL;
+  if (HAK_POISON && block != NULL) hak_router_mark_block(block, size);
+  return block;
 }
 
 // hak_malloc.
@@ -32,6 +40,7 @@ static HAK_ALWAYS_INLINE void *hak_router_malloc(size_t size) {
 static HAK_ALWAYS_INLINE void hak_router_free(void *p) {
   size_t kind;
   uintptr_t distance;
+  if (HAK_POISON) hak_router_unmark_block(p);
   if (HAK_CONFIG_HARDENED) {
     kind = HAK_KIND_NONE;
     distance = 0;

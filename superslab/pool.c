@@ -3,6 +3,7 @@
 #include "base/atomic.h"
 #include "base/bits.h"
 #include "base/compiler.h"
+#include "base/poison.h"
 #include "platform/lock.h"
 #include "platform/report.h"
 #include "superslab/registry.h"
@@ -86,7 +87,7 @@ static void set_dirty_map(struct hak_pool *pool, struct hak_superslab *superslab
   if (superslab->dirty_map != 0) unlink_dirty(pool, superslab);
   superslab->dirty_map = dirty_map;
   if (dirty_map != 0) append_dirty(pool, superslab);
-  hak_retain_add_unused(&pool->retain, dirty_bytes(superslab) - before);
+  hak_retain_add_unused_outside(&pool->retain, dirty_bytes(superslab) - before);
 }
 
 // Growth
@@ -125,6 +126,7 @@ static bool grow_locked(struct hak_pool *pool, size_t count) HAK_REQUIRES(pool->
     pool->os->unmap((void *)base, bytes);
     return false;
   }
+  hak_poison((void *)base, bytes);
   pool->last_mapped = base;
   choose_page_size(pool, base, bytes);
   return true;
@@ -180,6 +182,7 @@ static bool unmap_locked(struct hak_pool *pool, struct hak_superslab *superslab)
     hak_sub_relaxed(&pool->n_superslabs, 1);
     return true;
   }
+  hak_poison((void *)superslab->base, HAK_SUPERSLAB_BYTES);
   superslab->free_map = HAK_SUPERSLAB_ALL_FREE;
   link_by_free(pool, superslab);
   set_dirty_map(pool, superslab, dirty);
@@ -320,6 +323,7 @@ size_t hak_pool_trim(struct hak_pool *pool, size_t keep_bytes) {
     next = superslab->next;
     if (superslab->dirty_map == 0) (void)unmap_locked(pool, superslab);
   }
+  hak_retain_trimmed(&pool->retain);
   hak_pool_unlock(pool);
   return returned;
 }

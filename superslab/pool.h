@@ -63,7 +63,8 @@ void hak_pool_destroy(struct hak_pool *pool);
 // the operating system refuses. *zeroed (may be NULL) tells if all of it is known to be zero; else all of it counts as
 // held. `hot` says that the caller will take many more: growth is by two SuperSlabs instead of one, and where the
 // process is not small, a SuperSlab of which this is the first run gets all of its pages at once. The caller sets the
-// registry's entries. Any thread. Cost: the pool's lock; system calls once per SuperSlab.
+// registry's entries, and unpoisons (base/poison.h) what it hands out, until it has it back. Any thread. Cost: the
+// pool's lock; system calls once per SuperSlab.
 uintptr_t hak_pool_acquire(struct hak_pool *pool, size_t n_slabs, bool hot, bool *zeroed);
 
 // Takes back the run at `base`; the caller has cleared the registry's entries. `dirty` says whether it may hold pages:

@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "base/poison.h"
 #include "platform/os_fake.h"
 #include "superslab/registry.h"
 
@@ -65,10 +66,13 @@ class Pool : public ::testing::Test {
 
   static uintptr_t SuperslabOf(uintptr_t address) { return address / HAK_SUPERSLAB_BYTES; }
   static void Write(uintptr_t base, size_t n_slabs = 1) {
-    memset(reinterpret_cast<void *>(base), 0xa5, n_slabs * kSlab);
+    void *p = reinterpret_cast<void *>(base);
+    hak_unpoison(p, n_slabs * kSlab);
+    memset(p, 0xa5, n_slabs * kSlab);
   }
   static bool IsZero(uintptr_t base, size_t n_slabs = 1) {
     const auto *p = reinterpret_cast<const unsigned char *>(base);
+    hak_unpoison(p, n_slabs * kSlab);
     return p[0] == 0 && memcmp(p, p + 1, n_slabs * kSlab - 1) == 0;
   }
 
@@ -388,6 +392,7 @@ TEST_F(Pool, LearnsToKeepWhatItWouldHaveNeededAndForgetsIt) {
   EXPECT_EQ(pool_.retain.learned_bytes, early / 2);
   hak_retain_took_pages(&pool_.retain, early, early);
   EXPECT_EQ(pool_.retain.learned_bytes, early) << "no more than went back early";
+  hak_retain_lost_pages(&pool_.retain, 2 * early);
 
   slabs = AcquireMany(6 * 32);
   ReleaseAll(slabs);
@@ -398,6 +403,26 @@ TEST_F(Pool, LearnsToKeepWhatItWouldHaveNeededAndForgetsIt) {
   }
   EXPECT_EQ(pool_.retain.unused_bytes, 0u);
   EXPECT_EQ(pool_.retain.learned_bytes, 0u);
+}
+
+TEST_F(Pool, WhatItHasLearnedKeepsTheWholeNoLargerThanWhatWasInUseAndAnEighth) {
+  std::vector<uintptr_t> slabs = AcquireMany(16 * 32);
+  ReleaseAll(slabs);
+  size_t early = 16 * HAK_SUPERSLAB_BYTES - HAK_RETAIN_MIN_BYTES;
+  hak_retain_took_pages(&pool_.retain, 32 * HAK_SUPERSLAB_BYTES, early);
+  EXPECT_EQ(pool_.retain.learned_bytes, early);
+  hak_retain_lost_pages(&pool_.retain, 2 * HAK_SUPERSLAB_BYTES);
+
+  slabs = AcquireMany(16 * 32);
+  ReleaseAll(slabs);
+  EXPECT_EQ(pool_.retain.unused_bytes, (2 + 4) * HAK_SUPERSLAB_BYTES);
+  // Of what is kept in the pool and by Huge, nothing is taken for used.
+  hak_retain_add_huge(&pool_.retain, 4 * HAK_SUPERSLAB_BYTES);
+  EXPECT_EQ(hak_retain_used_bytes(&pool_.retain), 34 * HAK_SUPERSLAB_BYTES);
+  EXPECT_EQ(hak_retain_excess(&pool_.retain), 6 * HAK_SUPERSLAB_BYTES - 34 * HAK_SUPERSLAB_BYTES / 8);
+  hak_retain_add_huge(&pool_.retain, (size_t)0 - 4 * HAK_SUPERSLAB_BYTES);
+  hak_pool_trim(&pool_, 0);
+  EXPECT_EQ(pool_.retain.peak_bytes, 30 * HAK_SUPERSLAB_BYTES);
 }
 
 TEST_F(Pool, LearnsNothingFromWhatWentBackLongAgo) {
@@ -599,6 +624,7 @@ TEST_P(PoolProgram, NeverOverlapsNeverLosesAndTellsTheTruthAboutZeroes) {
   std::set<uintptr_t> owned;  // slabs
   const size_t step = 4096;
   auto words = [&](const Run &run, auto &&f) {
+    hak_unpoison(reinterpret_cast<void *>(run.base), run.n_slabs * kSlab);
     for (size_t at = 0; at < run.n_slabs * kSlab; at += step) f(reinterpret_cast<uint64_t *>(run.base + at));
   };
   for (int i = 0; i < 12000; ++i) {

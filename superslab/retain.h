@@ -8,8 +8,9 @@
 // The limit is learned. What went back early is remembered for a decay time, as a ghost: if the process takes fresh
 // memory meanwhile, it would have been better to keep as much, and the limit grows by it. So a program that frees all
 // it has once gives it back, and one that does so again and again faults its memory in twice at most. What stayed until
-// the decay time was over lowers the limit. (Ghost entries that move a limit are an idea of the ARC cache of Megiddo
-// and Modha, FAST 2003.)
+// the decay time was over lowers the limit. But memory that one tier keeps may be of no use to another, so that a
+// steady program might learn ever more: what was learned keeps the whole no larger than what was in use at the most
+// plus a eighth. (Ghost entries that move a limit are an idea of the ARC cache of Megiddo and Modha, FAST 2003.)
 //
 // All numbers are hints: atomic, relaxed, and a few slabs off when threads race. They are written when pages are taken
 // into use or given back, which costs far more.
@@ -39,6 +40,9 @@ struct hak_retain {
   size_t min_bytes;      // what is kept at least, as is a thirty-second of backed_bytes; may change at any time
   size_t backed_bytes;   // pages of Tiny, Mid and ACE, but for those in the pool
   size_t unused_bytes;   // what is kept now, of all tiers and the pool
+  size_t outside_bytes;  // of these, what backed_bytes does not count: the pool's, and Huge's
+  size_t huge_bytes;     // Huge's blocks in use
+  size_t peak_bytes;     // the most that was in use, lately
   size_t learned_bytes;  // the limit as far as it was learned
   size_t ghost_bytes;    // given back early since ghost_ms
   uint64_t ghost_ms;
@@ -57,10 +61,42 @@ static inline void hak_retain_sub_unused(struct hak_retain *retain, size_t bytes
   hak_sub_relaxed(&retain->unused_bytes, bytes);
 }
 
+// The same of the pool and Huge.
+static inline void hak_retain_add_unused_outside(struct hak_retain *retain, size_t bytes) {
+  hak_add_relaxed(&retain->outside_bytes, bytes);
+  hak_retain_add_unused(retain, bytes);
+}
+
+static inline size_t hak_retain_used_bytes(const struct hak_retain *retain) {
+  size_t unused_inside = hak_load_relaxed(&retain->unused_bytes) - hak_load_relaxed(&retain->outside_bytes);
+  size_t used = hak_load_relaxed(&retain->backed_bytes) + hak_load_relaxed(&retain->huge_bytes) - unused_inside;
+  return used <= SIZE_MAX / 2 ? used : 0;
+}
+
+static inline void hak_retain_note_peak(struct hak_retain *retain) {
+  size_t used = hak_retain_used_bytes(retain);
+  if (used > hak_load_relaxed(&retain->peak_bytes)) hak_store_relaxed(&retain->peak_bytes, used);
+}
+
+// Notes that the bytes of Huge's blocks have changed by so many.
+static inline void hak_retain_add_huge(struct hak_retain *retain, size_t bytes) {
+  hak_add_relaxed(&retain->huge_bytes, bytes);
+  hak_retain_note_peak(retain);
+}
+
+// How much of what was learned is not too much.
+static inline size_t hak_retain_learned_limit(const struct hak_retain *retain) {
+  size_t learned = hak_load_relaxed(&retain->learned_bytes);
+  if (learned == 0) return 0;
+  size_t peak = hak_load_relaxed(&retain->peak_bytes);
+  size_t most = peak + peak / 8;
+  return hak_min(learned, most - hak_min(hak_retain_used_bytes(retain), most));
+}
+
 // How many bytes are kept beyond the limit. All are where the process holds more than it may.
 static inline size_t hak_retain_excess(const struct hak_retain *retain) {
   size_t unused = hak_load_relaxed(&retain->unused_bytes);
-  size_t limit = hak_max(hak_load_relaxed(&retain->learned_bytes), hak_load_relaxed(&retain->min_bytes));
+  size_t limit = hak_max(hak_retain_learned_limit(retain), hak_load_relaxed(&retain->min_bytes));
   limit = hak_max(limit, hak_load_relaxed(&retain->backed_bytes) >> HAK_RETAIN_SHIFT);
   if (HAK_UNLIKELY(hak_limit_is_exceeded(&retain->limit))) limit = 0;
   // A sum that has slipped below 0 for a moment is not an excess.
@@ -73,6 +109,10 @@ static inline void hak_retain_gave_back_early(struct hak_retain *retain, size_t 
   uint64_t since = hak_load_relaxed(&retain->ghost_ms);
   if (now - since >= hak_retain_delay_ms(retain) && hak_cas_relaxed(&retain->ghost_ms, &since, now)) {
     hak_store_relaxed(&retain->ghost_bytes, 0);
+    // A program that has become smaller for good is forgotten to have been large, by half each time.
+    size_t used = hak_retain_used_bytes(retain);
+    size_t peak = hak_load_relaxed(&retain->peak_bytes);
+    if (used < peak) hak_store_relaxed(&retain->peak_bytes, used + (peak - used) / 2);
   }
   hak_add_relaxed(&retain->ghost_bytes, bytes);
 }
@@ -83,6 +123,11 @@ static inline void hak_retain_gave_back_late(struct hak_retain *retain, size_t b
   if (learned != 0) hak_store_relaxed(&retain->learned_bytes, learned - hak_min(learned, bytes));
 }
 
+// Notes that the program wants nothing kept: what was in use before does not matter any more.
+static inline void hak_retain_trimmed(struct hak_retain *retain) {
+  hak_store_relaxed(&retain->peak_bytes, hak_retain_used_bytes(retain));
+}
+
 // Notes that pages of `bytes` bytes were lost, by a purge or because their range goes back to the pool.
 static inline void hak_retain_lost_pages(struct hak_retain *retain, size_t bytes) {
   hak_sub_relaxed(&retain->backed_bytes, bytes);
@@ -91,6 +136,7 @@ static inline void hak_retain_lost_pages(struct hak_retain *retain, size_t bytes
 // Notes that `bytes` of memory that hold pages, or will at once, were taken into use; `fresh_bytes` of them did not.
 static inline void hak_retain_took_pages(struct hak_retain *retain, size_t bytes, size_t fresh_bytes) {
   hak_add_relaxed(&retain->backed_bytes, bytes);
+  hak_retain_note_peak(retain);
   size_t ghost = hak_load_relaxed(&retain->ghost_bytes);
   if (ghost == 0 || fresh_bytes == 0) return;
   if (retain->os->now_ms() - hak_load_relaxed(&retain->ghost_ms) >= 2 * hak_retain_delay_ms(retain)) {

@@ -1,7 +1,10 @@
-// "A variant of the library that can be dlopened itself (no initial-exec TLS surplus needed)": libhakmem-dlopen.so.
-// BUILD sets a variable by which glibc leaves no room in the static TLS block for libraries that are opened later.
+// "dlmopen; a variant of the library that can be dlopened itself (no initial-exec TLS surplus needed)":
+// libhakmem-dlopen.so. BUILD sets a variable by which glibc leaves no room in the static TLS block for libraries that
+// are opened later.
 #include <dlfcn.h>
 #include <gtest/gtest.h>
+#include <malloc.h>
+#include <pthread.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -140,6 +143,79 @@ TEST(DlopenedAllocator, DlcloseLeavesItInPlace) {
   std::thread([&] { library.Exercise(); }).join();
   Library again(OpenVariant());
   EXPECT_EQ(again.hak_malloc, library.hak_malloc);
+}
+
+// Values of the program's thread-specific keys, one of which has the number that a key of a second libc would have.
+class Keys {
+ public:
+  Keys() {
+    for (pthread_key_t &key : keys_) EXPECT_EQ(pthread_key_create(&key, Destroy), 0);
+  }
+  ~Keys() {
+    for (pthread_key_t key : keys_) pthread_key_delete(key);
+  }
+  void Set() {
+    for (pthread_key_t key : keys_) pthread_setspecific(key, &mark);
+  }
+  void ExpectSet() {
+    for (pthread_key_t key : keys_) EXPECT_EQ(pthread_getspecific(key), &mark);
+  }
+
+ private:
+  static void Destroy(void *value) {
+    if (value != &mark) abort();
+  }
+  static char mark;
+  pthread_key_t keys_[40];
+};
+
+char Keys::mark;
+
+void *OpenInNamespaceOfItsOwn() {
+  return dlmopen(LM_ID_NEWLM, Path("libhakmem-dlopen.so").c_str(), RTLD_NOW | RTLD_LOCAL);
+}
+
+TEST(DlopenedAllocator, DlmopenServesThreadsOfTheProgramAndLeavesTheirKeysAlone) {
+  Keys keys;
+  Library library(OpenInNamespaceOfItsOwn());
+  // The same library in the program's own namespace is another allocator.
+  Library other(OpenVariant());
+  EXPECT_NE(library.hak_malloc, other.hak_malloc);
+  keys.Set();
+  std::vector<void *> blocks(1000);
+  for (int round = 0; round < 50; ++round) {
+    std::thread([&] {
+      keys.Set();
+      library.Exercise();
+      other.Exercise();
+      for (void *&block : blocks) block = library.hak_malloc(200);
+      EXPECT_EQ(other.hak_owner(blocks[0]), nullptr);
+      keys.ExpectSet();
+    }).join();
+    for (void *block : blocks) library.hak_free(block);
+  }
+  library.Exercise();
+  keys.ExpectSet();
+}
+
+TEST(DlopenedAllocator, DlmopenKeepsNoMemoryOfThreadsThatEnd) {
+  Library library(OpenInNamespaceOfItsOwn());
+  auto held_bytes = [&] {
+    struct mallinfo2 info = library.Find<struct mallinfo2()>("mallinfo2")();
+    return info.arena + info.hblkhd;
+  };
+  auto run = [&](int n_rounds) {
+    for (int round = 0; round < n_rounds; ++round) {
+      std::thread([&] {
+        library.Exercise();
+        for (int i = 0; i < 100; ++i) library.hak_free(library.hak_malloc(1000));
+      }).join();
+    }
+  };
+  run(50);
+  const size_t before = held_bytes();
+  run(500);
+  EXPECT_LE(held_bytes(), before + (size_t{4} << 20));
 }
 
 TEST(DlopenedAllocator, ServesTheChildOfAFork) {
