@@ -373,12 +373,17 @@ size_t hak_heap_lender(struct hak_cache *cache, size_t kind, size_t shared_kind,
 
 // Free
 
-HAK_NOINLINE void hak_slab_countdown_slow(struct hak_heap *heap, struct hak_slab *slab) {
+static void countdown_has_ended(struct hak_heap *heap, struct hak_slab *slab) {
   if (slab->state == HAK_SLAB_CURRENT) {
     slab->countdown = HAK_COUNTDOWN_NEVER;  // two billion frees later
   } else {
     hak_slab_credit(heap, slab, 0);
   }
+}
+
+HAK_NOINLINE void hak_slab_countdown_and_leave(struct hak_cache *cache, struct hak_slab *slab) {
+  countdown_has_ended(cache->heap, slab);
+  hak_heap_leave(cache);
 }
 
 // Why a block of this thread was refused.
@@ -389,12 +394,11 @@ static HAK_COLD HAK_NORETURN void fatal_local(const struct hak_slab *slab, void 
 }
 
 static void free_local(struct hak_cache *cache, void *p, size_t kind, const char *function) {
-  if (hak_cache_push_run(cache, p, kind, cache->list[kind] ^ (uintptr_t)p)) return;
+  uintptr_t distance = cache->list[kind] ^ (uintptr_t)p;
+  if (distance != 0 && hak_cache_push_run(cache, p, kind, distance)) return;
   struct hak_slab *slab = hak_slab_at(hak_kind_run_base(kind, (uintptr_t)p));
-  bool is_head = cache->list[kind] == (uintptr_t)p;
-  if (HAK_UNLIKELY(is_head || !hak_slab_push(cache->heap, slab, p, hak_kind_run_shift(kind)))) {
-    fatal_local(slab, p, function);
-  }
+  if (HAK_UNLIKELY(distance == 0 || !hak_slab_push(slab, p, hak_kind_run_shift(kind)))) fatal_local(slab, p, function);
+  if (HAK_UNLIKELY(slab->countdown == 0)) countdown_has_ended(cache->heap, slab);
 }
 
 void hak_heap_free(struct hak_cache *cache, void *p, const char *function) {

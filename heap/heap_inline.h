@@ -9,15 +9,16 @@
 extern "C" {
 #endif
 
-// Called when a slab's countdown has come to 0 by the free of a local block.
-void hak_slab_countdown_slow(struct hak_heap *heap, struct hak_slab *slab);
+// Called when a slab's countdown has come to 0 by the free of a local block; ends the thread's work on its heap, so that
+// the caller has nothing to do after it, and nothing to save for then.
+void hak_slab_countdown_and_leave(struct hak_cache *cache, struct hak_slab *slab);
 
-// Frees `p`, of Mid, if it lies in the same run as the head of its kind's list; *kind and *distance are what
-// hak_cache_push left when it refused `p`, which looks no further than 64 KiB. False, and nothing has changed,
-// otherwise.
+// Frees `p`, of Mid, if it lies in the same run as the head of its kind's list and is not that head; `kind` and
+// `distance` are what hak_cache_push left when it refused `p`, which looks no further than 64 KiB. False, and nothing
+// has changed, otherwise.
 static HAK_ALWAYS_INLINE bool hak_cache_push_run(struct hak_cache *cache, void *p, size_t kind, uintptr_t distance) {
   if (kind < HAK_KIND_MID_FIRST || distance >> hak_kind_run_shift(kind) != 0) return false;
-  if (HAK_UNLIKELY(distance == 0 || distance % HAK_BLOCK_ALIGNMENT != 0)) return false;
+  if (HAK_UNLIKELY(distance % HAK_BLOCK_ALIGNMENT != 0)) return false;
   hak_block_poison((uintptr_t)p, kind);
   hak_link_set((uintptr_t)p, cache->list[kind]);
   cache->list[kind] = (uintptr_t)p;
@@ -25,25 +26,27 @@ static HAK_ALWAYS_INLINE bool hak_cache_push_run(struct hak_cache *cache, void *
 }
 
 // Puts block `p` into the list of its slab, which is not current or a long run, and which the caller owns. False if it
-// was freed just before, or never handed out. `run_shift` is that of its kind.
-static HAK_ALWAYS_INLINE bool hak_slab_push(struct hak_heap *heap, struct hak_slab *slab, void *p, unsigned run_shift) {
+// was freed just before, or never handed out. `run_shift` is that of its kind. Where the countdown comes to 0, the
+// caller sees to it.
+static HAK_ALWAYS_INLINE bool hak_slab_push(struct hak_slab *slab, void *p, unsigned run_shift) {
   uintptr_t address = (uintptr_t)p;
   uint32_t offset = (uint32_t)address & (((uint32_t)1 << run_shift) - 1);
   if (HAK_UNLIKELY(slab->free == address || !hak_slab_is_carved(slab, run_shift, offset))) return false;
   hak_block_poison(address, slab->kind);
   hak_link_set(address, slab->free);
   slab->free = address;
-  if (HAK_UNLIKELY(--slab->countdown == 0)) hak_slab_countdown_slow(heap, slab);
+  --slab->countdown;
   return true;
 }
 
 // Frees `p` if it is a block of a slab that this thread owns, and not of the current one's list. `run_shift` is that of
-// its kind: a constant in the caller saves a third of the instructions. False, and nothing has changed, in every other
-// case, and where the pointer looks wrong: hak_heap_free takes it from there.
+// its kind: a constant in the caller saves a third of the instructions; `distance`, not 0, as above. False, and nothing
+// has changed, in every other case, and where the pointer looks wrong: hak_heap_free takes it from there.
 static HAK_ALWAYS_INLINE bool hak_heap_free_local(struct hak_cache *cache, void *p, unsigned run_shift,
                                                   uintptr_t distance) {
   uintptr_t address = (uintptr_t)p;
-  if (HAK_UNLIKELY((address >> HAK_ADDRESS_BITS | address % HAK_BLOCK_ALIGNMENT) != 0 || distance == 0)) return false;
+  // The head of a list is an aligned address, or none of the process's, so that `distance` says what `p` is.
+  if (HAK_UNLIKELY((distance >> HAK_ADDRESS_BITS | distance % HAK_BLOCK_ALIGNMENT) != 0)) return false;
   struct hak_region *region = hak_region_of(address);
   uintptr_t base = address >> run_shift << run_shift;
   struct hak_slab *slab = (struct hak_slab *)&region->slab_private[(uint32_t)base >> HAK_SLAB_SHIFT];
@@ -51,8 +54,11 @@ static HAK_ALWAYS_INLINE bool hak_heap_free_local(struct hak_cache *cache, void 
   // Against a visitor, who writes owner_id, makes all threads pass a barrier, and reads inside (visit.c).
   HAK_COMPILER_BARRIER();
   uint32_t entry = hak_load_relaxed(&region->entry[(uint32_t)address >> HAK_SLAB_SHIFT]);
-  bool done =
-      hak_entry_owner(entry) == hak_load_acquire(&cache->owner_id) && hak_slab_push(cache->heap, slab, p, run_shift);
+  bool done = hak_entry_owner(entry) == hak_load_acquire(&cache->owner_id) && hak_slab_push(slab, p, run_shift);
+  if (done && HAK_UNLIKELY(slab->countdown == 0)) {
+    hak_slab_countdown_and_leave(cache, slab);
+    return true;
+  }
   hak_store_release(&cache->inside, 0);
   return done;
 }

@@ -103,9 +103,11 @@ void hak_strip_restart(struct hak_slab *slab) {
 
 uint32_t hak_strip_carved_blocks(const struct hak_slab *slab) {
   uint32_t n = slab->n_blocks;
-  for (uint32_t rest = slab->uncarved; rest != 0; rest &= rest - 1) {
-    size_t strip = (size_t)__builtin_ctz(rest);
-    n -= blocks_before(slab, strip + 1) - blocks_before(slab, strip);
+  for (uint32_t rest = slab->uncarved; rest != 0;) {
+    size_t first = (size_t)__builtin_ctz(rest);
+    size_t end = first + (size_t)__builtin_ctz(~(rest >> first));
+    n -= blocks_before(slab, end) - blocks_before(slab, first);
+    rest &= ~(uint32_t)mask_of(first, end - first);
   }
   return n;
 }
