@@ -121,7 +121,6 @@ static void unlink_cached_locked(struct hak_huge_heap *heap, struct hak_huge *ma
   } else {
     heap->cached_first = mapping->next;
   }
-  hak_unpoison((void *)mapping->base, bytes_of(mapping));
   --heap->n_cached;
   heap->cached_bytes -= bytes_of(mapping);
   if (!mapping->clean) hak_retain_add_unused_outside(&heap->pool->retain, (size_t)0 - bytes_of(mapping));
@@ -129,6 +128,7 @@ static void unlink_cached_locked(struct hak_huge_heap *heap, struct hak_huge *ma
 
 // Caches the mapping, together with cached neighbours that are parts of the same one.
 static void append_cached_locked(struct hak_huge_heap *heap, struct hak_huge *mapping) HAK_REQUIRES(heap->lock) {
+  hak_poison((void *)mapping->base, bytes_of(mapping));
   struct hak_huge *next;
   for (struct hak_huge *other = heap->cached_first; other != NULL; other = next) {
     next = other->next;
@@ -150,7 +150,6 @@ static void append_cached_locked(struct hak_huge_heap *heap, struct hak_huge *ma
     heap->cached_first = mapping;
   }
   heap->cached_last = mapping;
-  hak_poison((void *)mapping->base, bytes_of(mapping));
   ++heap->n_cached;
   heap->cached_bytes += bytes_of(mapping);
   if (!mapping->clean) hak_retain_add_unused_outside(&heap->pool->retain, bytes_of(mapping));
@@ -378,6 +377,7 @@ static struct hak_huge *take_cached(struct hak_huge_heap *heap, size_t bytes, si
   if (mapping != NULL) {
     unlink_cached_locked(heap, mapping);
     found_bytes = bytes_of(mapping);
+    hak_unpoison((void *)mapping->base, found_bytes);
   }
   if (found_bytes < bytes && heap->evicted) {
     // A larger cache would have had the rest.
