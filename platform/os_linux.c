@@ -19,7 +19,7 @@
 // back pairs with the acquire after one is mapped.
 static size_t n_given_back;  // atomic
 
-static void before_giving_back(void) { (void)__atomic_fetch_add(&n_given_back, 1, __ATOMIC_RELEASE); }
+static void before_giving_back(void) { (void)hak_add_release(&n_given_back, 1); }
 static void after_mapping(void) { (void)hak_load_acquire(&n_given_back); }
 
 static void *linux_map(void *hint, size_t bytes) {
@@ -90,11 +90,13 @@ static void linux_huge_pages(void *start, size_t bytes, bool wanted) {
 // so it waits for the first barrier that somebody needs.
 static bool linux_barrier(void) {
   int saved_errno = errno;
+  hak_sync_point();
   bool done = syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0) == 0;
   if (!done && errno == EPERM) {
     done = syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0) == 0 &&
            syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0) == 0;
   }
+  hak_sync_point();
   errno = saved_errno;
   return done;
 }

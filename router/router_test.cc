@@ -23,6 +23,8 @@
 #include <thread>
 #include <vector>
 
+#include "base/compiler.h"
+#include "platform/delay.h"
 #include "platform/report.h"
 #include "router/hakmem.h"
 
@@ -515,6 +517,7 @@ TEST(RouterThreads, RandomProgramsThatHandBlocksAroundKeepTheirContent) {
     void *p;
     size_t size, seed;
   };
+  const uint64_t n_delays = hak_delay_count();
   std::mutex mutex;
   std::vector<Block> shared;
   std::atomic<int> n_wrong{0};
@@ -570,6 +573,7 @@ TEST(RouterThreads, RandomProgramsThatHandBlocksAroundKeepTheirContent) {
   for (unsigned t = 0; t < kThreads; ++t) threads.emplace_back(run, t + 1);
   for (auto &thread : threads) thread.join();
   EXPECT_EQ(n_wrong, 0);
+  EXPECT_EQ(hak_delay_count() > n_delays, hak_delay_seed() != 0) << "in checked builds threads are delayed";
   for (const Block &block : shared) hak_free(block.p);
 }
 
