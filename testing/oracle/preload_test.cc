@@ -24,8 +24,8 @@ void CheckNothingHeld() {}
 size_t UsableSize(const void *p) { return malloc_usable_size(const_cast<void *>(p)); }
 
 std::unique_ptr<Allocator> MakeMalloc() {
-  return MakeCAllocator(
-      {malloc, calloc, realloc, aligned_alloc, posix_memalign, free, UsableSize, malloc_trim, Owner, CheckNothingHeld});
+  return MakeCAllocator({malloc, calloc, realloc, aligned_alloc, posix_memalign, free, UsableSize, malloc_trim, Owner,
+                         CheckNothingHeld, nullptr});
 }
 
 void RunPrograms(void (Oracle::*run)(const Program &)) {
