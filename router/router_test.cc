@@ -52,6 +52,7 @@ const size_t kSizes[] = {0,           1,    16,       17,           100,        
                          8 * kMiB + 5};
 
 const char *TierOf(size_t size) {
+  if (HAK_CONFIG_HARDENED) size += 8;  // for the seal
   if (size <= 1024) return "tiny";
   if (size <= 32 * kKiB) return "mid";
   return size < 2 * kMiB ? "ace" : "huge";
