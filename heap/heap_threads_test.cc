@@ -13,6 +13,7 @@
 
 #include "heap/heap.h"
 #include "heap/test_heap.h"
+#include "platform/delay.h"
 #include "platform/os.h"
 
 namespace {
@@ -28,6 +29,7 @@ struct Block {
 class HeapThreads : public ::testing::Test {
  protected:
   void SetUp() override {
+    n_delays_ = hak_delay_count();
     hak_pool_init(&pool_, hak_os_linux());
     hak_heap_set_init(&heaps_, &pool_, HAK_REFILL_COUNT_DEFAULT, false);
   }
@@ -43,6 +45,7 @@ class HeapThreads : public ::testing::Test {
     EXPECT_EQ(pool_.n_slabs_used, 0u);
     hak_pool_destroy(&pool_);
     EXPECT_EQ(pool_.n_superslabs, 0u);
+    EXPECT_EQ(hak_delay_count() > n_delays_, hak_delay_seed() != 0) << "in checked builds threads are delayed";
   }
 
   static Block Malloc(hak_cache *cache, uint32_t kind, unsigned char pattern) {
@@ -73,6 +76,7 @@ class HeapThreads : public ::testing::Test {
 
   hak_pool pool_;
   hak_heap_set heaps_;
+  uint64_t n_delays_;
 };
 
 // A bounded queue through which blocks change threads.

@@ -17,6 +17,7 @@
 #include "base/compiler.h"
 #include "heap/heap.h"
 #include "heap/test_heap.h"
+#include "platform/delay.h"
 #include "platform/lock.h"
 #include "platform/os_fake.h"
 #include "superslab/registry.h"
@@ -343,6 +344,7 @@ std::vector<unsigned char *> Worker::handed_;
 TEST_F(Visit, BlocksOfTwoThreadsKeepTheirContentWhileAThirdVisitsThem) {
   pool_.retain.delay_ms = 0;
   pool_.retain.min_bytes = 0;
+  const uint64_t n_delays = hak_delay_count();
   std::atomic<int> n_working{2};
   std::vector<std::thread> threads;
   for (unsigned seed = 1; seed <= 2; ++seed) {
@@ -363,6 +365,7 @@ TEST_F(Visit, BlocksOfTwoThreadsKeepTheirContentWhileAThirdVisitsThem) {
     }
   }
   for (std::thread &thread : threads) thread.join();
+  EXPECT_EQ(hak_delay_count() > n_delays, hak_delay_seed() != 0) << "in checked builds threads are delayed";
   Thread last(&heaps_);
   Worker::FreeHanded(&last);
 }

@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "base/atomic.h"
 #include "base/compiler.h"
 
 #ifdef __cplusplus
@@ -31,11 +32,13 @@ static inline void hak_mutex_destroy(struct hak_mutex *lock) { pthread_mutex_des
 
 // Unchecked: libc's mutex is not annotated.
 static inline void hak_lock(struct hak_mutex *lock) HAK_ACQUIRES(lock) HAK_LOCKS_UNCHECKED {
+  hak_sync_point();
   if (HAK_LIKELY(!hak_lock_all_held)) pthread_mutex_lock(&lock->mutex);
 }
 
 static inline void hak_unlock(struct hak_mutex *lock) HAK_RELEASES(lock) HAK_LOCKS_UNCHECKED {
   if (HAK_LIKELY(!hak_lock_all_held)) pthread_mutex_unlock(&lock->mutex);
+  hak_sync_point();
 }
 
 #ifdef __cplusplus

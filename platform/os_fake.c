@@ -11,6 +11,7 @@ struct call {
   size_t count;       // atomic
   size_t fail_first;  // atomic; fails from this count on
   size_t fail_count;  // atomic; 0: does not fail
+  size_t n_failed;    // atomic
 };
 
 static struct call calls[HAK_OS_FAKE_CALLS];
@@ -30,7 +31,10 @@ static bool fails(enum hak_os_fake_call kind) {
 
 static bool call_fails(enum hak_os_fake_call kind) {
   bool any_fails = fails(HAK_OS_FAKE_ANY);
-  return fails(kind) || any_fails;
+  if (!fails(kind) && !any_fails) return false;
+  hak_add_relaxed(&calls[HAK_OS_FAKE_ANY].n_failed, 1);
+  hak_add_relaxed(&calls[kind].n_failed, 1);
+  return true;
 }
 
 static void check_whole_pages(const void *start, size_t bytes) {
@@ -96,7 +100,11 @@ static bool fake_populate(void *start, size_t bytes, bool huge) {
   return true;
 }
 
-static bool fake_barrier(void) { return !fails(HAK_OS_FAKE_BARRIER) && hak_os_linux()->barrier(); }
+static bool fake_barrier(void) {
+  if (!fails(HAK_OS_FAKE_BARRIER)) return hak_os_linux()->barrier();
+  hak_add_relaxed(&calls[HAK_OS_FAKE_BARRIER].n_failed, 1);
+  return false;
+}
 
 static bool fake_guard(void *start, size_t bytes) {
   check_whole_pages(start, bytes);
@@ -127,6 +135,7 @@ void hak_os_fake_reset(size_t page_bytes) {
   for (size_t i = 0; i < HAK_OS_FAKE_CALLS; ++i) {
     hak_store_relaxed(&calls[i].count, 0);
     hak_store_relaxed(&calls[i].fail_count, 0);
+    hak_store_relaxed(&calls[i].n_failed, 0);
   }
   hak_store_relaxed(&mapped_bytes, 0);
   hak_store_relaxed(&limit_bytes, SIZE_MAX);
@@ -151,6 +160,7 @@ void hak_os_fake_succeed(void) {
 }
 
 size_t hak_os_fake_count(enum hak_os_fake_call call) { return hak_load_relaxed(&calls[call].count); }
+size_t hak_os_fake_failed_count(enum hak_os_fake_call call) { return hak_load_relaxed(&calls[call].n_failed); }
 size_t hak_os_fake_mapped_bytes(void) { return hak_load_relaxed(&mapped_bytes); }
 size_t hak_os_fake_purged_bytes(void) { return hak_load_relaxed(&purged_bytes); }
 size_t hak_os_fake_populated_bytes(bool huge) {

@@ -48,6 +48,9 @@ void hak_os_fake_succeed(void);
 // The number of calls since the reset, failed ones included.
 size_t hak_os_fake_count(enum hak_os_fake_call call);
 
+// The number of these that failed on request.
+size_t hak_os_fake_failed_count(enum hak_os_fake_call call);
+
 // The bytes mapped less those unmapped since the reset.
 size_t hak_os_fake_mapped_bytes(void);
 

@@ -23,7 +23,7 @@
 // Not 0 at first, so that it lies beside other data and not alone on a page behind the registry.
 static size_t n_given_back = 1;  // atomic
 
-static void before_giving_back(void) { (void)__atomic_fetch_add(&n_given_back, 1, __ATOMIC_RELEASE); }
+static void before_giving_back(void) { (void)hak_add_release(&n_given_back, 1); }
 static void after_mapping(void) { (void)hak_load_acquire(&n_given_back); }
 
 static void *linux_map(void *hint, size_t bytes) {
@@ -162,11 +162,13 @@ static bool linux_populate(void *start, size_t bytes, bool huge) {
 // so it waits for the first barrier that somebody needs.
 static bool linux_barrier(void) {
   int saved_errno = errno;
+  hak_sync_point();
   bool done = syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0) == 0;
   if (!done && errno == EPERM) {
     done = syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0) == 0 &&
            syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0) == 0;
   }
+  hak_sync_point();
   errno = saved_errno;
   return done;
 }

@@ -1,10 +1,17 @@
 // What the kernel is asked to do that the fake operating system's tests do not see.
 #include <gtest/gtest.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/random.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 
 #include <cerrno>
+#include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 
 #include "platform/os.h"
 
@@ -52,6 +59,34 @@ TEST(OsLinux, AMappingThatCannotBeMovedKeepsItsContentAndErrnoItsValue) {
   EXPECT_EQ(start[kMiB - 1], 42);
   EXPECT_TRUE(os->unmap(start, kMiB));
   EXPECT_TRUE(os->unmap(target, 2 * kMiB));
+}
+
+// From here on the kernel refuses the process getrandom; false if such filters are not to be had.
+bool RefuseRandom() {
+  sock_filter program[] = {
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_getrandom, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+  };
+  const sock_fprog filter = {4, program};
+  return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0;
+}
+
+// Ends the process: with 0 if all is well, 77 if there is no filter.
+void DrawWithoutGetrandom() {
+  if (!RefuseRandom()) exit(77);
+  uint64_t bits;
+  if (getrandom(&bits, sizeof bits, 0) != -1) exit(1);
+  errno = EDOM;
+  const uint64_t first = hak_os_random();
+  const uint64_t second = hak_os_random();
+  exit(errno == EDOM && first != second && first >> 32 != 0 && second >> 32 != 0 ? 0 : 2);
+}
+
+TEST(OsLinux, RandomBitsAreToBeHadWhereTheKernelRefusesThem) {
+  EXPECT_EXIT(
+      DrawWithoutGetrandom(), [](int status) { return status == 0 || WEXITSTATUS(status) == 77; }, "");
 }
 
 // Pages that are resident, of a range of at most 2 MiB.

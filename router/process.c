@@ -20,6 +20,12 @@ HAK_HIDDEN __thread struct hak_ace_cache hak_thread_ace_cache HAK_TLS_MODEL;
 // The calling thread's end was announced, see thread_ends.
 static __thread bool ended HAK_TLS_MODEL;
 
+// The operating system of the process: the kernel, or what a test composes the router over.
+#ifndef HAK_PROCESS_OS
+#define HAK_PROCESS_OS hak_os_linux
+#endif
+const struct hak_os *HAK_PROCESS_OS(void);
+
 // Slow calls of a thread per look at the clock, and milliseconds between two ticks of the process.
 #define TICK_CALLS 64
 #define TICK_MS 10
@@ -127,7 +133,7 @@ static bool make_process(void) {
   if (make) {
     process.config = hak_config_read(get_variable);
     bool diet = process.config.tiny_mem_diet != 0;
-    hak_pool_init(&process.pool, hak_os_linux());
+    hak_pool_init(&process.pool, HAK_PROCESS_OS());
     hak_pool_lock(&process.pool);
     apply_options_locked();
     hak_pool_unlock(&process.pool);

@@ -25,6 +25,8 @@
 #include <thread>
 #include <vector>
 
+#include "base/compiler.h"
+#include "platform/delay.h"
 #include "platform/report.h"
 #include "router/hakmem.h"
 
@@ -52,6 +54,7 @@ const size_t kSizes[] = {0,           1,    16,       17,           100,        
                          8 * kMiB + 5};
 
 const char *TierOf(size_t size) {
+  if (HAK_CONFIG_HARDENED) size += 8;  // for the seal
   if (size <= 1024) return "tiny";
   if (size <= 32 * kKiB) return "mid";
   return size < 2 * kMiB ? "ace" : "huge";
@@ -592,6 +595,7 @@ TEST(RouterThreads, RandomProgramsThatHandBlocksAroundKeepTheirContent) {
     void *p;
     size_t size, seed;
   };
+  const uint64_t n_delays = hak_delay_count();
   std::mutex mutex;
   std::vector<Block> shared;
   std::atomic<int> n_wrong{0};
@@ -647,6 +651,7 @@ TEST(RouterThreads, RandomProgramsThatHandBlocksAroundKeepTheirContent) {
   for (unsigned t = 0; t < kThreads; ++t) threads.emplace_back(run, t + 1);
   for (auto &thread : threads) thread.join();
   EXPECT_EQ(n_wrong, 0);
+  EXPECT_EQ(hak_delay_count() > n_delays, hak_delay_seed() != 0) << "in checked builds threads are delayed";
   for (const Block &block : shared) hak_free(block.p);
 }
 

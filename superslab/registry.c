@@ -23,7 +23,7 @@ bool hak_registry_cover(const struct hak_os *os, uintptr_t address) {
   uint64_t offset = ((uintptr_t)region - (uintptr_t)&hak_registry) / sizeof(uint32_t);
   uint64_t expected = 0;
   // Release: publishes the zeroed region. Readers need no acquire: who holds a block got it from a thread that had.
-  if (!__atomic_compare_exchange_n(slot, &expected, offset, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
+  if (!hak_cas_once_acq_rel(slot, &expected, offset)) {
     hak_os_unmap_metadata(os, region, sizeof *region);
   }
   return true;

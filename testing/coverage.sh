@@ -26,18 +26,19 @@ trap 'rm -f -- "$report"' EXIT
 
 info() { ./bazelw info --config=coverage --noshow_progress "$1"; }
 execution_root=$(info execution_root)
-objects=$(info bazel-bin)
 
-# A file's counts grow with each run. They belong beside the objects; Bazel has compiled these for /proc/self/cwd.
-if [[ -d $objects ]]; then
-  find "$objects" -name '*.gcda' -delete
+# A file's counts grow with each run. They belong beside the objects; Bazel has compiled these for /proc/self/cwd. The
+# hardened library and the one for dlopen have folders of their own.
+if [[ -d $execution_root/bazel-out ]]; then
+  find "$execution_root"/bazel-out -path '*-coverage*' -name '*.gcda' -delete
 fi
 tests=0
 ./bazelw test --config=coverage --keep_going --noshow_progress \
   --test_env=GCOV_PREFIX="$execution_root" --test_env=GCOV_PREFIX_STRIP=3 "$@" || tests=$?
 
 cd "$execution_root"
-gcovr --root . --exclude '.*/testing/' --exclude '.*/testdata/' --exclude '.*/os_fake' --json "$report" "$objects"
+gcovr --root . --exclude '.*/(testing|testdata|bench)/' --exclude '.*/os_fake' --json "$report" \
+  bazel-out/*-coverage*/bin
 gcovr --root . --add-tracefile "$report" --branches
 gcovr --root . --add-tracefile "$report" --print-summary --fail-under-line "$percent"
 ((tests == 0))

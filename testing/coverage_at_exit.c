@@ -10,9 +10,12 @@ void __gcov_dump(void);
 // The handler of another copy of this file: the preload library and the program have counts, and one, of their own.
 static void (*previous)(int);
 
+// gcov allocates, and so may find the misuse that has brought us here once more: it is not reported again, and the
+// second abort() ends the process.
 static void dump_at_abort(int number) {
-  __gcov_dump();  // NOLINT(bugprone-signal-handler): abort() is called outside of gcov, never within
   (void)signal(SIGABRT, previous);
+  (void)close(STDERR_FILENO);
+  __gcov_dump();  // NOLINT(bugprone-signal-handler): the first abort() is called outside of gcov
   (void)raise(number);
 }
 

@@ -4,6 +4,7 @@
 #   testing/fuzz/run.sh                                   a minute in all
 #   testing/fuzz/run.sh --seconds=86400 --corpus=DIR      a day; what is found interesting is kept in DIR/TARGET
 #   testing/fuzz/run.sh --seconds=600 ace router          these targets
+#   testing/fuzz/run.sh --afl --seconds=60 ace            with AFL++ instead of libFuzzer
 set -euo pipefail
 
 cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../.."
@@ -11,11 +12,13 @@ cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../.."
 targets=(tiny mid ace huge router)
 seconds=60
 corpus=
+fuzzer=libfuzzer
 chosen=()
 
 for argument in "$@"; do
   case $argument in
     --seconds=*) seconds=${argument#*=} ;;
+    --afl) fuzzer=afl ;;
     --corpus=*) corpus=${argument#*=} ;;
     tiny | mid | ace | huge | router) chosen+=("$argument") ;;
     *)
@@ -37,14 +40,44 @@ trap 'rm -rf -- "$scratch"' EXIT
 each=$((seconds / ${#targets[@]}))
 ((each > 0)) || each=1
 
-bazel/install-packages.sh clang
-./bazelw build --config=fuzz //testing/fuzz:all
-bin=$(./bazelw info --config=fuzz bazel-bin 2>/dev/null)/testing/fuzz
+# Both take a target, the seed corpus, and a folder for what they find.
+
+run_libfuzzer() {
+  "$bin/$1_fuzz" -max_total_time="$each" -timeout=30 -rss_limit_mb=4096 -verbosity=0 -print_final_stats=1 \
+    -artifact_prefix="$1-" "$3" "$2"
+}
+
+run_afl() {
+  local crash crashed=0
+  AFL_NO_UI=1 AFL_AUTORESUME=1 AFL_SKIP_CPUFREQ=1 AFL_I_DONT_CARE_ABOUT_MISSING_CRASHES=1 AFL_BENCH_UNTIL_CRASH=1 \
+    afl-fuzz -V "$each" -t 30000 -m none -i "$2" -o "$3" -- "$bin/$1_fuzz" >"$3.log" || {
+    tail -n 40 "$3.log" >&2
+    return 1
+  }
+  grep -E '^(execs_done|execs_per_sec|corpus_count|corpus_found|edges_found|saved_crashes|saved_hangs) ' \
+    "$3/default/fuzzer_stats"
+  for crash in "$3"/default/crashes/id*; do
+    [[ -e $crash ]] || continue
+    cp -- "$crash" "$1-crash-afl-$((++crashed))"
+    printf 'failed: %s-crash-afl-%d\n' "$1" "$crashed" >&2
+  done
+  ((crashed == 0))
+}
+
+if [[ $fuzzer == afl ]]; then
+  bazel/install-packages.sh clang afl
+  config=afl
+else
+  bazel/install-packages.sh clang
+  config=fuzz
+fi
+labels=("${targets[@]/#///testing/fuzz:}")
+./bazelw build --config="$config" //testing/fuzz:corpus "${labels[@]/%/_fuzz}"
+bin=$(./bazelw info --config="$config" bazel-bin 2>/dev/null)/testing/fuzz
 
 for target in "${targets[@]}"; do
   found=${corpus:-$scratch}/$target
   mkdir -p "$found"
   printf '== %s for %d s\n' "$target" "$each"
-  "$bin/${target}_fuzz" -max_total_time="$each" -timeout=30 -rss_limit_mb=4096 -verbosity=0 -print_final_stats=1 \
-    -artifact_prefix="${target}-" "$found" "$bin/corpus"
+  "run_$fuzzer" "$target" "$bin/corpus" "$found"
 done

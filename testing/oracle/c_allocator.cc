@@ -70,7 +70,9 @@ class CThread : public AllocatorThread {
 
   void Trim(size_t keep_bytes) override { functions_.trim(keep_bytes); }
 
-  void Wait(uint64_t) override {}
+  void Wait(uint64_t ms) override {
+    if (functions_.wait != nullptr) functions_.wait(ms);
+  }
 
  private:
   const CFunctions &functions_;

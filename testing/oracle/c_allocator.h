@@ -6,6 +6,7 @@
 #define HAKMEM_TESTING_ORACLE_C_ALLOCATOR_H_
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 
 #include "testing/oracle/allocator.h"
@@ -24,6 +25,7 @@ struct CFunctions {
   size_t (*trim)(size_t keep_bytes);
   const char *(*owner)(const void *p);  // the tier, or NULL if not hakmem's
   void (*check_nothing_held)();
+  void (*wait)(uint64_t ms);  // where the clock is the test's; else NULL
 };
 
 std::unique_ptr<Allocator> MakeCAllocator(const CFunctions &functions);

@@ -26,8 +26,8 @@ size_t UsableSize(const void *p) { return malloc_usable_size(const_cast<void *>(
 size_t Trim(size_t keep_bytes) { return malloc_trim(keep_bytes) == 0 ? 0 : 1; }
 
 std::unique_ptr<Allocator> MakeMalloc() {
-  return MakeCAllocator(
-      {malloc, calloc, realloc, aligned_alloc, posix_memalign, free, UsableSize, Trim, Owner, CheckNothingHeld});
+  return MakeCAllocator({malloc, calloc, realloc, aligned_alloc, posix_memalign, free, UsableSize, Trim, Owner,
+                         CheckNothingHeld, nullptr});
 }
 
 void RunPrograms(void (Oracle::*run)(const Program &)) {

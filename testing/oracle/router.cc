@@ -22,9 +22,9 @@ void CheckNothingHeld() {
 
 }  // namespace
 
-std::unique_ptr<Allocator> MakeRouter() {
+std::unique_ptr<Allocator> MakeRouter(void (*wait)(uint64_t ms)) {
   return MakeCAllocator({hak_malloc, hak_calloc, hak_realloc, hak_aligned_alloc, hak_posix_memalign, hak_free,
-                         hak_usable_size, hak_trim, hak_owner, CheckNothingHeld});
+                         hak_usable_size, hak_trim, hak_owner, CheckNothingHeld, wait});
 }
 
 }  // namespace hak_oracle

@@ -8,6 +8,7 @@
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
 #include "absl/strings/str_cat.h"
+#include "platform/delay.h"
 #include "testing/oracle/failure.h"
 
 ABSL_FLAG(uint64_t, seed, 1, "the first program's seed");
@@ -31,6 +32,7 @@ void ForEachSeed(size_t n_programs, absl::FunctionRef<void(uint64_t seed)> run) 
   if (absl::GetFlag(FLAGS_programs) != 0) n_programs = absl::GetFlag(FLAGS_programs);
   for (uint64_t seed = first; seed < first + n_programs; ++seed) {
     AnnounceProgram(RepeatCommand(seed));
+    hak_delay_set_seed(seed);
     run(seed);
   }
 }

@@ -14,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "platform/delay.h"
 #include "testing/oracle/c_allocator.h"
 #include "testing/oracle/failure.h"
 #include "testing/oracle/oracle.h"
@@ -54,6 +55,7 @@ void Soak() {
   for (; round < n_rounds && absl::Now() < end; ++round) {
     AnnounceProgram(absl::StrCat("./bazelw run //testing/oracle:soak -- --rounds=1 --seed=", first + round,
                                  ", with the same --config"));
+    hak_delay_set_seed(first + round);
     RunRound(first + round);
   }
   std::printf("no failure in %" PRIu64 " rounds, %s\n", round, absl::FormatDuration(absl::Now() - start).c_str());
