@@ -51,7 +51,7 @@ holds() {
 
 # What is counted: every byte of every live block and none of the bench's own.
 for allocator in hakmem glibc; do
-  holds peak 'live >= 20.4 && live < 21 && rss >= live && rss < 1.2 * live && faults > 5000' \
+  holds peak 'live >= 20.4 && live < 21 && rss >= live && rss < 1.2 * live && faults > 3000' \
     peak-empty 0.02 0 --allocator "$allocator"
   holds freed 'live > 0.2 && live < 0.9' peak-sparse 0.02 0 --allocator "$allocator"
   holds trimmed 'live == 0' peak-empty 0.02 0 --allocator "$allocator"

@@ -79,8 +79,8 @@ static HAK_ALWAYS_INLINE void *hak_cache_pop(struct hak_cache *cache, size_t kin
 
 // Frees `p` if it lies in the same 64 KiB as the head of its kind's list; false if it does not, or if it is no block at
 // all. `p` may have any value: one that is foreign, unaligned or was freed just before fails here and is sorted out by
-// the caller, for whom *kind and *distance (from the head, as an XOR) are what was found out so far: *kind is HAK_KINDS,
-// which is none, if it was freed just before; else *distance is not 0.
+// the caller, for whom *kind and *distance (from the head, as an XOR) are what was found out so far: *kind is
+// HAK_KINDS, which is none, if it was freed just before; else *distance is not 0.
 static HAK_ALWAYS_INLINE bool hak_cache_push(struct hak_cache *cache, void *p, size_t *kind, uintptr_t *distance) {
   *kind = hak_registry_kind(p);
   uintptr_t head = cache->list[*kind];

@@ -77,8 +77,8 @@ static void release_slab(struct hak_heap *heap, struct hak_slab *slab) {
   }
 }
 
-// A kind that has filled so many slabs since it had none gets more at once (pool.h).
-#define HOT_SLABS (HAK_SUPERSLAB_SLABS / 4)
+// A kind that has filled so many runs since it had none takes memory in larger steps (pool.h).
+#define HOT_RUNS 8
 
 static struct hak_slab *fresh_slab(struct hak_heap *heap, const struct hak_class *geometry) {
   struct hak_bin *bin = &heap->bin[geometry->kind];
@@ -91,7 +91,7 @@ static struct hak_slab *fresh_slab(struct hak_heap *heap, const struct hak_class
     base = heap->spare[--heap->n_spares];
     heap->least_spares = (uint32_t)hak_min(heap->least_spares, heap->n_spares);
   } else {
-    bool hot = (size_t)bin->n_fresh * geometry->n_slabs >= HOT_SLABS && !heap->set->diet;
+    bool hot = bin->n_fresh >= HOT_RUNS && !heap->set->diet;
     base = hak_pool_acquire(heap->set->pool, geometry->n_slabs, hot, &zeroed);
     if (base == 0) return NULL;
   }

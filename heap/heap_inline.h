@@ -9,8 +9,8 @@
 extern "C" {
 #endif
 
-// Called when a slab's countdown has come to 0 by the free of a local block; ends the thread's work on its heap, so that
-// the caller has nothing to do after it, and nothing to save for then.
+// Called when a slab's countdown has come to 0 by the free of a local block; ends the thread's work on its heap, so
+// that the caller has nothing to do after it, and nothing to save for then.
 void hak_slab_countdown_and_leave(struct hak_cache *cache, struct hak_slab *slab);
 
 // Frees `p`, of Mid, if it lies in the same run as the head of its kind's list and is not that head; `kind` and

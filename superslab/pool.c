@@ -135,10 +135,16 @@ static bool grow_locked(struct hak_pool *pool, size_t count) HAK_REQUIRES(pool->
 // Population: a process that grows gets the pages of a whole SuperSlab at once, most of the time one huge page, instead
 // of a fault for each. They count as unused until their slabs are taken, and go back as others do if they are not.
 
+// Not where an eighth of what the process has is unused as it is.
+static bool may_populate(const struct hak_pool *pool) {
+  size_t unused = hak_load_relaxed(&pool->retain.unused_bytes) + HAK_SUPERSLAB_BYTES;
+  return !is_small(pool) && unused <= hak_load_relaxed(&pool->retain.backed_bytes) / 8;
+}
+
 static bool is_worth_populating_locked(struct hak_pool *pool, const struct hak_superslab *superslab, bool hot)
     HAK_REQUIRES(pool->lock) {
   bool is_fresh = superslab->free_map == HAK_SUPERSLAB_ALL_FREE && superslab->dirty_map == 0;
-  bool wanted = hak_load_relaxed(&pool->thp) == HAK_THP_ALWAYS || (hot && !is_small(pool));
+  bool wanted = hak_load_relaxed(&pool->thp) == HAK_THP_ALWAYS || (hot && may_populate(pool));
   return is_fresh && wanted && !hak_load_relaxed(&pool->cannot_populate) &&
          !hak_limit_refuses(&pool->retain.limit, HAK_SUPERSLAB_BYTES);
 }

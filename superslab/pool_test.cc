@@ -255,6 +255,13 @@ TEST_F(Populate, IsNotForASmallProcess) {
   EXPECT_EQ(Populated(), 0u);
 }
 
+TEST_F(Populate, IsNotWhereAnEighthIsUnusedAsItIs) {
+  Use(HAK_POOL_SMALL_BYTES);
+  hak_retain_add_unused(&pool_.retain, HAK_POOL_SMALL_BYTES / 8 - HAK_SUPERSLAB_BYTES + 1);
+  taken_.push_back(AcquireHot());
+  EXPECT_EQ(Populated(), 0u);
+}
+
 TEST_F(Populate, IsNotForAColdKindNorForASuperslabInUse) {
   Use(HAK_POOL_SMALL_BYTES);
   taken_.push_back(Acquire(1));
