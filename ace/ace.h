@@ -63,6 +63,7 @@ struct hak_ace {
 //      | oldest|       | newest|       |       |     beyond the limit  |
 //      +-------+-------+-------+-------+-------+-------+-------+-------+
 struct hak_ace_cache {
+  void **top[HAK_ACE_CLASSES];  // NULL before the first slow path, as end. First, so that an index is all of an address
   uint64_t nonempty;            // bit per class: top is not at the start
   int32_t room_pages;           // budget_pages minus the pages that are cached
   int32_t budget_pages;         // 0 before the first slow path
@@ -73,7 +74,6 @@ struct hak_ace_cache {
   uint64_t decayed_ms;
   uint32_t n_misses;
   uint32_t next_victim;
-  void **top[HAK_ACE_CLASSES];  // NULL before the first slow path, as end
   void **end[HAK_ACE_CLASSES];
   void *slots[HAK_ACE_CLASSES][HAK_ACE_CACHE_DEPTH] __attribute__((aligned(HAK_ACE_STACK_BYTES)));
 };

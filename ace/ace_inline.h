@@ -68,7 +68,7 @@ static HAK_ALWAYS_INLINE void *hak_ace_cache_pop_class(struct hak_ace_cache *cac
                                                        size_t alignment) {
   uint64_t candidates = cache->nonempty & tables->window[size_class];
   if (HAK_UNLIKELY(candidates == 0)) return NULL;
-  size_class = (size_t)__builtin_ctzl(candidates);
+  size_class = (uint32_t)__builtin_ctzl(candidates);
   void **top = cache->top[size_class] - 1;
   void *p = *top;
   if (p == NULL) __builtin_unreachable();
@@ -80,6 +80,7 @@ static HAK_ALWAYS_INLINE void *hak_ace_cache_pop_class(struct hak_ace_cache *cac
   }
   uint32_t *word = hak_ace_extent_of(p);
   uint32_t extent = hak_load_relaxed(word) & ~HAK_ACE_UNUSED;
+  HAK_KEEP_AS_BASE(extent);  // one value for both uses
   hak_store_relaxed(word, extent);
   cache->room_pages += (int32_t)(extent & HAK_ACE_EXTENT_PAGES);
   hak_unpoison(p, (size_t)(extent & HAK_ACE_EXTENT_PAGES) << HAK_ACE_PAGE_SHIFT);

@@ -253,7 +253,7 @@ HAK_NOINLINE void hak_router_free_slow(void *p, size_t kind, uintptr_t distance)
   } else if (kind <= HAK_KIND_MID_LAST) {
     if (hak_cache_push_run(&hak_thread_cache, p, kind, distance)) return;
     if (HAK_LIKELY(hak_heap_free_local(&hak_thread_cache, p, hak_kind_run_shift(kind), distance))) return;
-  } else if (kind == HAK_KIND_ACE && (uintptr_t)p >> HAK_ADDRESS_BITS == 0) {
+  } else if (kind == HAK_KIND_ACE && distance >> HAK_ADDRESS_BITS == 0) {  // there is no list: `p` itself
     if (HAK_LIKELY(hak_ace_cache_push(&hak_thread_ace_cache, p))) return;
   }
   free_as(p, "free");
