@@ -23,7 +23,9 @@ extern "C" {
 
 struct hak_heap;
 
-#define HAK_OUTBOX_SLOTS 16
+#define HAK_OUTBOX_SLOTS 32
+// Every so many remote frees the next slot in turn is published, however little it holds.
+#define HAK_OUTBOX_AGE 16
 
 // Blocks of one slab of another heap, gathered before they are published together.
 struct hak_outbox_slot {
@@ -59,6 +61,11 @@ struct hak_cache {
       { 0, 0, 0, 0, 0 }                            \
     }                                              \
   }
+
+// Where blocks of the slab at `base` are gathered.
+static HAK_ALWAYS_INLINE struct hak_outbox_slot *hak_outbox_slot_of(struct hak_cache *cache, uintptr_t base) {
+  return &cache->outbox[(base >> HAK_SLAB_SHIFT ^ base >> 20) % HAK_OUTBOX_SLOTS];
+}
 
 #define HAK_SLAB_OFFSET_MASK (HAK_SLAB_BYTES - 1)
 #define HAK_BLOCK_ALIGNMENT ((uintptr_t)16)

@@ -1,5 +1,5 @@
 // The second way of free, nearly as frequent as the first: the block's slab is not current, or is a long run of which
-// the list's head lies in another part. For the router and the tiers on top of heap/.
+// the list's head lies in another part, or belongs to another heap. For the router and the tiers on top of heap/.
 #ifndef HAKMEM_HEAP_HEAP_INLINE_H_
 #define HAKMEM_HEAP_HEAP_INLINE_H_
 
@@ -39,25 +39,47 @@ static HAK_ALWAYS_INLINE bool hak_slab_push(struct hak_slab *slab, void *p, unsi
   return true;
 }
 
-// Frees `p` if it is a block of a slab that this thread owns, and not of the current one's list. `run_shift` is that of
-// its kind: a constant in the caller saves a third of the instructions; `distance`, not 0, as above. False, and nothing
-// has changed, in every other case, and where the pointer looks wrong: hak_heap_free takes it from there.
-static HAK_ALWAYS_INLINE bool hak_heap_free_local(struct hak_cache *cache, void *p, unsigned run_shift,
-                                                  uintptr_t distance) {
+// Gathers `p`, a block of another heap's slab at `base`, where others of that slab were gathered before: the frequent
+// case of hak_outbox_add. False, and nothing has changed, in every other.
+static HAK_ALWAYS_INLINE bool hak_outbox_gather(struct hak_cache *cache, void *p, uintptr_t base) {
+  struct hak_outbox_slot *slot = hak_outbox_slot_of(cache, base);
+  if (slot->base != base || slot->count == 0 || slot->count >= slot->limit) return false;
+  // Freed just before; and every so many frees another slot is published.
+  if (slot->head == (uintptr_t)p || (cache->outbox_clock + 1) % HAK_OUTBOX_AGE == 0) return false;
+  if (HAK_POISON) hak_block_poison((uintptr_t)p, hak_registry_kind(p));
+  hak_link_set((uintptr_t)p, slot->head);
+  slot->head = (uintptr_t)p;
+  ++slot->count;
+  ++cache->outbox_clock;
+  return true;
+}
+
+// Frees `p` if it is a block of a slab that this thread owns, and not of the current one's list, or one of another
+// heap's that can be gathered at once. `run_shift` is that of its kind: a constant in the caller saves a third of the
+// instructions; `distance`, not 0, as above. False, and nothing has changed, in every other case, and where the pointer
+// looks wrong: hak_heap_free takes it from there.
+static HAK_ALWAYS_INLINE bool hak_heap_free_fast(struct hak_cache *cache, void *p, unsigned run_shift,
+                                                 uintptr_t distance) {
   uintptr_t address = (uintptr_t)p;
   // The head of a list is an aligned address, or none of the process's, so that `distance` says what `p` is.
   if (HAK_UNLIKELY((distance >> HAK_ADDRESS_BITS | distance % HAK_BLOCK_ALIGNMENT) != 0)) return false;
   struct hak_region *region = hak_region_of(address);
-  uintptr_t base = address >> run_shift << run_shift;
-  struct hak_slab *slab = (struct hak_slab *)&region->slab_private[(uint32_t)base >> HAK_SLAB_SHIFT];
+  uint32_t base_in_region = (uint32_t)address >> run_shift << run_shift;
+  struct hak_slab *slab = (struct hak_slab *)&region->slab_private[base_in_region >> HAK_SLAB_SHIFT];
   hak_store_relaxed(&cache->inside, 1);
   // Against a visitor, who writes owner_id, makes all threads pass a barrier, and reads inside (visit.c).
   HAK_COMPILER_BARRIER();
-  uint32_t entry = hak_load_relaxed(&region->entry[(uint32_t)address >> HAK_SLAB_SHIFT]);
-  bool done = hak_entry_owner(entry) == hak_load_acquire(&cache->owner_id) && hak_slab_push(slab, p, run_shift);
-  if (done && HAK_UNLIKELY(slab->countdown == 0)) {
-    hak_slab_countdown_and_leave(cache, slab);
-    return true;
+  uint32_t owner = hak_entry_owner(hak_load_relaxed(&region->entry[(uint32_t)address >> HAK_SLAB_SHIFT]));
+  uint32_t own_id = hak_load_acquire(&cache->owner_id);
+  bool done;
+  if (HAK_LIKELY(owner == own_id)) {
+    done = hak_slab_push(slab, p, run_shift);
+    if (done && HAK_UNLIKELY(slab->countdown == 0)) {
+      hak_slab_countdown_and_leave(cache, slab);
+      return true;
+    }
+  } else {
+    done = own_id != HAK_NO_OWNER && hak_outbox_gather(cache, p, address >> run_shift << run_shift);
   }
   hak_store_release(&cache->inside, 0);
   return done;

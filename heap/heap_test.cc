@@ -523,7 +523,7 @@ TEST_F(Heap, AgeBringsOutWhatALonelySlotHolds) {
   Thread other(&heaps_);
   void *lonely = owner.Malloc(kKind);
   std::vector<void *> blocks;
-  while (blocks.size() < 16 * 16) {
+  while (blocks.size() < HAK_OUTBOX_SLOTS * HAK_OUTBOX_AGE) {
     void *p = owner.Malloc(kKind + 1);
     if (SlabOf(p)->base >> HAK_SLAB_SHIFT == SlabOf(lonely)->base >> HAK_SLAB_SHIFT) continue;
     blocks.push_back(p);

@@ -12,9 +12,6 @@
 #define OUTBOX_BLOCKS_MAX 32
 #define OUTBOX_BYTES_MAX 8192
 
-// Every this many remote frees the next slot in turn is published, however little it holds.
-#define OUTBOX_AGE 16
-
 // Mail
 
 // Links a slab that is in mail into the mail of its owner, and returns that. Whoever gets it by mistake, since the slab
@@ -123,7 +120,7 @@ void hak_outbox_add(struct hak_cache *cache, void *p, size_t kind, const char *f
     hak_remote_publish(base, block, block, 1);
     return;
   }
-  struct hak_outbox_slot *slot = &cache->outbox[(base >> HAK_SLAB_SHIFT ^ base >> 20) % HAK_OUTBOX_SLOTS];
+  struct hak_outbox_slot *slot = hak_outbox_slot_of(cache, base);
   if (HAK_UNLIKELY(slot->count != 0 && slot->head == block)) hak_fatal_misuse(function, p, HAK_MISUSE_DOUBLE_FREE);
   hak_block_poison(block, kind);
   if (slot->count == 0 || slot->base != base || slot->count >= slot->limit) {
@@ -136,8 +133,8 @@ void hak_outbox_add(struct hak_cache *cache, void *p, size_t kind, const char *f
   slot->head = block;
   ++slot->count;
 
-  if (++cache->outbox_clock % OUTBOX_AGE == 0) {
-    struct hak_outbox_slot *oldest = &cache->outbox[cache->outbox_clock / OUTBOX_AGE % HAK_OUTBOX_SLOTS];
+  if (++cache->outbox_clock % HAK_OUTBOX_AGE == 0) {
+    struct hak_outbox_slot *oldest = &cache->outbox[cache->outbox_clock / HAK_OUTBOX_AGE % HAK_OUTBOX_SLOTS];
     if (oldest != slot) publish_slot(oldest);
   }
 }

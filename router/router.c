@@ -249,10 +249,10 @@ HAK_NOINLINE void hak_router_free_slow(void *p, size_t kind, uintptr_t distance)
   if (HAK_CONFIG_HARDENED) {
     // Straight to the checks.
   } else if (kind <= HAK_KIND_TINY_LAST) {
-    if (HAK_LIKELY(hak_heap_free_local(&hak_thread_cache, p, HAK_SLAB_SHIFT, distance))) return;
+    if (HAK_LIKELY(hak_heap_free_fast(&hak_thread_cache, p, HAK_SLAB_SHIFT, distance))) return;
   } else if (kind <= HAK_KIND_MID_LAST) {
     if (hak_cache_push_run(&hak_thread_cache, p, kind, distance)) return;
-    if (HAK_LIKELY(hak_heap_free_local(&hak_thread_cache, p, hak_kind_run_shift(kind), distance))) return;
+    if (HAK_LIKELY(hak_heap_free_fast(&hak_thread_cache, p, hak_kind_run_shift(kind), distance))) return;
   } else if (kind == HAK_KIND_ACE && distance >> HAK_ADDRESS_BITS == 0) {  // there is no list: `p` itself
     if (HAK_LIKELY(hak_ace_cache_push(&hak_thread_ace_cache, p))) return;
   }
