@@ -146,7 +146,7 @@ static bool huge_pages_allowed(void) {
 // it apart from its neighbours, and let the kernel make huge pages again of what was purged in part.
 static bool collapse(char *start, size_t bytes) {
   // The kernel looks at page tables only where there are some.
-  (void)__atomic_fetch_or(start, 0, __ATOMIC_RELAXED);
+  (void)madvise(start, hak_os_linux()->page_bytes, MADV_POPULATE_WRITE);
   return madvise(start, bytes, MADV_COLLAPSE) == 0;
 }
 
