@@ -237,6 +237,7 @@ size_t MinorFaults() {
 }
 
 TEST(Router, CallocOfAGiBTouchesNothing) {
+  if (kSanitizer != nullptr) GTEST_SKIP() << kSanitizer << " sanitizer writes as much of its own as an eighth of it";
   // Freed with content just before, and kept for the next request.
   void *used = hak_malloc(48 * kMiB);
   memset(used, 0xff, 48 * kMiB);
@@ -252,6 +253,7 @@ TEST(Router, CallocOfAGiBTouchesNothing) {
 }
 
 TEST(Router, ReallocOfAHugeBlockMovesItWithoutACopy) {
+  if (kSanitizer != nullptr) GTEST_SKIP() << kSanitizer << " sanitizer writes as much of its own as an eighth of it";
   auto *p = static_cast<unsigned char *>(hak_malloc(16 * kMiB));
   Fill(p, 16 * kMiB, 3);
   size_t faults = 0;
@@ -281,6 +283,7 @@ size_t Mappings() {
 // Their pages are not touched, so that 4 GiB cost no more than their descriptors. What ACE does not have enough of
 // is //bench:footprint_guard_test's: blocks of Tiny and Mid.
 TEST(Router, NeedsFewMappingsForFourGiBOfLiveBlocks) {
+  if (kSanitizer != nullptr) GTEST_SKIP() << kSanitizer << " sanitizer has mappings of its own for each of ours";
   const size_t before = Mappings();
   std::mt19937 random(1);
   auto size = [&] { return (33 + random() % 1900) * kKiB; };
