@@ -223,7 +223,8 @@ uint64_t hak_os_random(void) {
   if (getrandom(&bits, sizeof bits, GRND_NONBLOCK) != sizeof bits) {
     // Refused, or too early after the machine's start: the kernel has given every process 16 random bytes. Not as they
     // are, because libc's stack guard is made of them; the stack lies at a random address as well.
-    const uint64_t *given = (const uint64_t *)getauxval(AT_RANDOM);
+    uint64_t given[2];
+    memcpy(given, (const void *)getauxval(AT_RANDOM), sizeof given);  // at any address
     static uint64_t n_calls;  // atomic
     uint64_t odd = given[0] | 1;
     bits = (given[1] ^ (uintptr_t)&bits ^ hak_add_relaxed(&n_calls, 1) << 32) * odd;
