@@ -92,7 +92,7 @@ TEST(Environment, BothSwitchedOffStillServesEverySize) {
 TEST(Environment, ALimitIsKeptByEveryTier) {
   auto probe = [](const std::string &value) {
     return hak_test::Run({hak_test::DataFile("preload/probe"), "64", "102400", "4194304", "41943040"},
-                         {"HAKMEM_LIMIT=" + value});
+                         {"HAKMEM_LIMIT=" + value, "HAKMEM_VERBOSE=0"});
   };
   const std::string served = "64 tiny\n102400 ace\n4194304 huge\n";
   for (const char *value : {"32m", "33554432", "32m:hard", "32768K"}) {
