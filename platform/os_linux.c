@@ -225,7 +225,7 @@ uint64_t hak_os_random(void) {
     // are, because libc's stack guard is made of them; the stack lies at a random address as well.
     uint64_t given[2];
     memcpy(given, (const void *)getauxval(AT_RANDOM), sizeof given);  // at any address
-    static uint64_t n_calls;  // atomic
+    static uint64_t n_calls;                                          // atomic
     uint64_t odd = given[0] | 1;
     bits = (given[1] ^ (uintptr_t)&bits ^ hak_add_relaxed(&n_calls, 1) << 32) * odd;
     bits ^= bits >> 31;
