@@ -68,7 +68,7 @@ static HAK_ALWAYS_INLINE void *hak_ace_cache_pop_class(struct hak_ace_cache *cac
                                                        size_t alignment) {
   uint64_t candidates = cache->nonempty & tables->window[size_class];
   if (HAK_UNLIKELY(candidates == 0)) return NULL;
-  size_class = (uint32_t)__builtin_ctzl(candidates);
+  size_class = (size_t)__builtin_ctzl(candidates);
   void **top = cache->top[size_class] - 1;
   void *p = *top;
   if (p == NULL) __builtin_unreachable();

@@ -93,15 +93,20 @@ static size_t count_dirty(const struct hak_ace_superslab *superslab, size_t firs
 
 // Marks the pages [first, end) as dirty; true if none of them was before.
 static bool mark_dirty(struct hak_ace_superslab *superslab, size_t first, size_t end) {
-  size_t were_dirty = count_dirty(superslab, first, end);
-  for (size_t word = first / 64; word <= (end - 1) / 64; ++word) superslab->dirty[word] |= word_mask(word, first, end);
-  superslab->n_dirty = (uint16_t)(superslab->n_dirty + (end - first) - were_dirty);
-  return were_dirty == 0;
+  size_t n_more = 0;
+  for (size_t word = first / 64; word <= (end - 1) / 64; ++word) {
+    uint64_t mask = word_mask(word, first, end);
+    n_more += (size_t)__builtin_popcountl(mask & ~superslab->dirty[word]);
+    superslab->dirty[word] |= mask;
+  }
+  superslab->n_dirty = (uint16_t)(superslab->n_dirty + n_more);
+  return n_more == end - first;
 }
 
-static void mark_clean(struct hak_ace_superslab *superslab, size_t first, size_t end) {
-  superslab->n_dirty = (uint16_t)(superslab->n_dirty - count_dirty(superslab, first, end));
+// Marks the pages [first, end), `n_dirty` of which are dirty, as clean.
+static void mark_clean(struct hak_ace_superslab *superslab, size_t first, size_t end, size_t n_dirty) {
   for (size_t word = first / 64; word <= (end - 1) / 64; ++word) superslab->dirty[word] &= ~word_mask(word, first, end);
+  superslab->n_dirty = (uint16_t)(superslab->n_dirty - n_dirty);
 }
 
 // Extents
@@ -187,7 +192,7 @@ static size_t purge_run(struct hak_ace_superslab *superslab, const struct hak_os
   size_t n_dirty = first < last ? count_dirty(superslab, first, last) : 0;
   if (n_dirty == 0) return 0;
   if (!os->purge(hak_ace_page_address(superslab, first), (last - first) << HAK_ACE_PAGE_SHIFT)) return 0;
-  mark_clean(superslab, first, last);
+  mark_clean(superslab, first, last, n_dirty);
   return n_dirty;
 }
 
