@@ -19,6 +19,12 @@ static inline unsigned hak_log2_floor(size_t n) { return 63u ^ (unsigned)__built
 // The largest power of two that divides `n`; n must not be 0.
 static inline size_t hak_lowest_bit(size_t n) { return n & (~n + 1); }
 
+// The lowest run of set bits in `bits`, which must not be 0: its length; *first is the position of its lowest bit.
+static inline size_t hak_lowest_run(uint32_t bits, size_t *first) {
+  *first = (size_t)__builtin_ctz(bits);
+  return (size_t)__builtin_ctzl(~((uint64_t)bits >> *first));
+}
+
 static inline size_t hak_min(size_t a, size_t b) { return a < b ? a : b; }
 static inline size_t hak_max(size_t a, size_t b) { return a > b ? a : b; }
 

@@ -76,8 +76,8 @@ static uintptr_t link_shuffled(const struct hak_slab *slab, uintptr_t block, uin
 
 bool hak_strip_carve(struct hak_heap *heap, struct hak_slab *slab, uintptr_t *list) {
   if (slab->uncarved == 0) return false;
-  size_t first = (size_t)__builtin_ctz(slab->uncarved);
-  size_t n_uncarved = (size_t)__builtin_ctz(~((uint32_t)slab->uncarved >> first));
+  size_t first;
+  size_t n_uncarved = hak_lowest_run(slab->uncarved, &first);
   size_t n = strips_per_carve(heap, slab, first, n_uncarved);
   uint16_t mask = mask_of(first, n);
   uint32_t fresh = mask & ~(uint32_t)slab->dirty;
@@ -104,10 +104,10 @@ void hak_strip_restart(struct hak_slab *slab) {
 uint32_t hak_strip_carved_blocks(const struct hak_slab *slab) {
   uint32_t n = slab->n_blocks;
   for (uint32_t rest = slab->uncarved; rest != 0;) {
-    size_t first = (size_t)__builtin_ctz(rest);
-    size_t end = first + (size_t)__builtin_ctz(~(rest >> first));
-    n -= blocks_before(slab, end) - blocks_before(slab, first);
-    rest &= ~(uint32_t)mask_of(first, end - first);
+    size_t first;
+    size_t n_strips = hak_lowest_run(rest, &first);
+    n -= blocks_before(slab, first + n_strips) - blocks_before(slab, first);
+    rest &= ~(uint32_t)mask_of(first, n_strips);
   }
   return n;
 }
@@ -179,8 +179,8 @@ static void unlink_strips(struct hak_slab *slab, uint16_t strips) {
 static size_t purge_strips(struct hak_heap *heap, struct hak_slab *slab, uint16_t strips) {
   size_t bytes = 0;
   for (uint32_t rest = strips; rest != 0;) {
-    size_t first = (size_t)__builtin_ctz(rest);
-    size_t n = (size_t)__builtin_ctz(~(rest >> first));
+    size_t first;
+    size_t n = hak_lowest_run(rest, &first);
     size_t length = n << strip_shift(slab);
     if (heap->set->pool->os->purge((void *)(slab->base + (first << strip_shift(slab))), length)) {
       slab->dirty &= (uint16_t)~mask_of(first, n);

@@ -165,10 +165,8 @@ static void purge_locked(struct hak_pool *pool, struct hak_superslab *superslab,
   uint32_t dirty = superslab->dirty_map;
   uint32_t kept = 0;
   for (uint32_t rest = dirty; rest != 0;) {
-    size_t first = (size_t)__builtin_ctz(rest);
-    uint32_t from_first = ~(rest >> first);
-    // cppcheck-suppress knownConditionTrueFalse ; it is 0 where all slabs are dirty
-    size_t count = from_first == 0 ? HAK_SUPERSLAB_SLABS - first : (size_t)__builtin_ctz(from_first);
+    size_t first;
+    size_t count = hak_lowest_run(rest, &first);
     uint32_t mask = hak_superslab_mask(first, count);
     if (!pool->os->purge((void *)(superslab->base + first * HAK_SLAB_BYTES), count * HAK_SLAB_BYTES)) kept |= mask;
     rest &= ~mask;
