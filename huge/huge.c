@@ -185,9 +185,8 @@ static bool guard_from(struct hak_huge_heap *heap, struct hak_huge *mapping, siz
   return true;
 }
 
-// A new mapping that is in nobody's list yet; NULL when there is no memory. The caller has taken its bytes, the guard
-// page included, from the limit (superslab/limit.h).
-static struct hak_huge *map_new(struct hak_huge_heap *heap, size_t usable_bytes, size_t alignment) {
+// What map_new does once its bytes are counted.
+static struct hak_huge *map_counted(struct hak_huge_heap *heap, size_t usable_bytes, size_t alignment) {
   size_t bytes = usable_bytes + guard_page_bytes(heap);
   // Below the last one, where the kernel's own top-down search would go as well.
   uintptr_t last = hak_load_relaxed(&heap->last_mapped);
@@ -203,6 +202,15 @@ static struct hak_huge *map_new(struct hak_huge_heap *heap, size_t usable_bytes,
   if (thp != HAK_THP_AUTO) heap->os->huge_pages(p, bytes, thp == HAK_THP_ALWAYS);
   struct hak_huge *mapping = describe((uintptr_t)p, bytes, hak_add_relaxed(&heap->n_origins, 1));
   if (HAK_CONFIG_HARDENED) (void)guard_from(heap, mapping, usable_bytes);
+  return mapping;
+}
+
+// A new mapping that is in nobody's list yet; NULL when the operating system has no memory, or the limit
+// (superslab/limit.h) does not allow for `held_bytes` more.
+static struct hak_huge *map_new(struct hak_huge_heap *heap, size_t usable_bytes, size_t alignment, size_t held_bytes) {
+  if (!hak_limit_take(limit_of(heap), held_bytes)) return NULL;
+  struct hak_huge *mapping = map_counted(heap, usable_bytes, alignment);
+  if (mapping == NULL) hak_limit_give_back(limit_of(heap), held_bytes);
   return mapping;
 }
 
@@ -342,12 +350,8 @@ static bool grow_in_place(struct hak_huge_heap *heap, struct hak_huge *mapping, 
 // NULL; then the mapping is as it was.
 static struct hak_huge *grow_elsewhere(struct hak_huge_heap *heap, struct hak_huge *mapping, size_t bytes) {
   size_t more_bytes = bytes + guard_page_bytes(heap) - bytes_of(mapping);
-  if (!hak_limit_take(limit_of(heap), more_bytes)) return NULL;
-  struct hak_huge *target = map_new(heap, bytes, MAPPING_ALIGNMENT);
-  if (target == NULL) {
-    hak_limit_give_back(limit_of(heap), more_bytes);
-    return NULL;
-  }
+  struct hak_huge *target = map_new(heap, bytes, MAPPING_ALIGNMENT, more_bytes);
+  if (target == NULL) return NULL;
   target->clean = mapping->clean;
   took_fresh(heap, bytes - bytes_of(mapping));
   // Afterwards the old range, and so the old descriptor, may be another thread's; but for the guard.
@@ -412,18 +416,10 @@ static struct hak_huge *adjust_cached(struct hak_huge_heap *heap, struct hak_hug
   return mapping;
 }
 
-// A new mapping, counted; NULL when the operating system or the limit refuses.
-static struct hak_huge *take_new(struct hak_huge_heap *heap, size_t bytes, size_t alignment) {
-  size_t held_bytes = bytes + guard_page_bytes(heap);
-  if (!hak_limit_take(limit_of(heap), held_bytes)) return NULL;
-  struct hak_huge *mapping = map_new(heap, bytes, alignment);
-  if (mapping == NULL) hak_limit_give_back(limit_of(heap), held_bytes);
-  return mapping;
-}
-
 void *hak_huge_malloc(struct hak_huge_heap *heap, size_t size, size_t alignment, bool *zeroed) {
   if (size > PTRDIFF_MAX) return NULL;
   size_t bytes = hak_round_up(hak_max(size, 1), heap->os->page_bytes);
+  size_t held_bytes = bytes + guard_page_bytes(heap);
   alignment = hak_max(alignment, MAPPING_ALIGNMENT);
 
   struct hak_huge *mapping = take_cached(heap, bytes, alignment, zeroed != NULL);
@@ -431,9 +427,9 @@ void *hak_huge_malloc(struct hak_huge_heap *heap, size_t size, size_t alignment,
   bool clean = mapping == NULL || mapping->clean;
   if (mapping == NULL) {
     took_fresh(heap, bytes);
-    mapping = take_new(heap, bytes, alignment);
+    mapping = map_new(heap, bytes, alignment, held_bytes);
   }
-  if (mapping == NULL && hak_huge_trim(heap, 0) != 0) mapping = take_new(heap, bytes, alignment);
+  if (mapping == NULL && hak_huge_trim(heap, 0) != 0) mapping = map_new(heap, bytes, alignment, held_bytes);
   if (mapping == NULL) return NULL;
   if (zeroed != NULL) *zeroed = clean;
   return make_live(heap, mapping);
