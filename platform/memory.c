@@ -1,16 +1,13 @@
-#define _GNU_SOURCE  // O_CLOEXEC
-
 #include "platform/memory.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/sysinfo.h>
-#include <unistd.h>
 
 #include "base/bits.h"
+#include "platform/small_file.h"
 
 // Longer paths and files are cut, and then mostly lead nowhere: no limit.
 #define TEXT_BYTES 4096
@@ -27,18 +24,8 @@ static void append(struct text *text, const char *s, size_t length) {
   text->chars[text->length] = '\0';
 }
 
-// What the file says, as far as there is room; nothing if it cannot be read.
 static void read_file(const char *path, struct text *content) {
-  content->length = 0;
-  content->chars[0] = '\0';
-  int file = open(path, O_RDONLY | O_CLOEXEC);
-  if (file < 0) return;
-  ssize_t n;
-  while ((n = read(file, content->chars + content->length, TEXT_BYTES - 1 - content->length)) > 0) {
-    content->length += (size_t)n;
-  }
-  content->chars[content->length] = '\0';
-  (void)close(file);
+  content->length = hak_small_file_read(path, content->chars, TEXT_BYTES);
 }
 
 // The number in the file, as far as it is one ("max" is none).

@@ -1,7 +1,6 @@
-#define _GNU_SOURCE  // mremap, syscall, O_CLOEXEC
+#define _GNU_SOURCE  // mremap, syscall
 
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/membarrier.h>
 #include <string.h>
 #include <sys/auxv.h>
@@ -16,6 +15,7 @@
 #include "base/compiler.h"
 #include "base/poison.h"
 #include "platform/os.h"
+#include "platform/small_file.h"
 
 // A range that one thread gives back may be mapped by another at once, which then writes the descriptors of the same
 // addresses. The kernel orders the two; this tells the memory model (and tsan) so: the release before a range is given
@@ -131,12 +131,8 @@ static bool huge_pages_allowed(void) {
   static int answer;  // atomic: 0 is unknown, 1 yes, 2 no
   int known = hak_load_relaxed(&answer);
   if (HAK_LIKELY(known != 0)) return known == 1;
-  char modes[64] = "";
-  int file = open("/sys/kernel/mm/transparent_hugepage/enabled", O_RDONLY | O_CLOEXEC);
-  if (file >= 0) {
-    (void)!read(file, modes, sizeof modes - 1);
-    (void)close(file);
-  }
+  char modes[64];
+  (void)hak_small_file_read("/sys/kernel/mm/transparent_hugepage/enabled", modes, sizeof modes);
   bool allowed = strstr(modes, "[never]") == NULL;
   hak_store_relaxed(&answer, allowed ? 1 : 2);
   return allowed;
