@@ -3,26 +3,17 @@
 
 #include <cstddef>
 #include <cstring>
-#include <fstream>
-#include <string>
 #include <vector>
 
 #include "platform/os.h"
 #include "router/hakmem.h"
+#include "router/rollup.h"
 
 namespace {
 
 constexpr size_t kMiB = 1024 * 1024;
 
-// Of the process's memory, in bytes.
-size_t InHugePages() {
-  std::ifstream rollup("/proc/self/smaps_rollup");
-  for (std::string word; rollup >> word;) {
-    size_t kib;
-    if (word == "AnonHugePages:" && rollup >> kib) return kib * 1024;
-  }
-  return 0;
-}
+size_t InHugePages() { return hak_test::RollupBytes("AnonHugePages:"); }
 
 bool KernelHasHugePages() {
   const hak_os *os = hak_os_linux();

@@ -5,14 +5,13 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
-#include <fstream>
 #include <random>
-#include <string>
 #include <thread>
 #include <vector>
 
 #include "platform/memory.h"
 #include "router/hakmem.h"
+#include "router/rollup.h"
 
 namespace {
 
@@ -26,15 +25,7 @@ constexpr bool kRssIsOurs = false;  // the sanitizer's own memory grows along
 constexpr bool kRssIsOurs = true;
 #endif
 
-size_t Rss() {
-  std::ifstream rollup("/proc/self/smaps_rollup");
-  std::string word;
-  size_t kib = 0;
-  while (rollup >> word) {
-    if (word == "Rss:" && rollup >> kib) return kib * kKiB;
-  }
-  return 0;
-}
+size_t Rss() { return hak_test::RollupBytes("Rss:"); }
 
 size_t Held() {
   struct hak_stats stats;
