@@ -10,7 +10,7 @@
 // it has once gives it back, and one that does so again and again faults its memory in twice at most. What stayed until
 // the decay time was over lowers the limit. But memory that one tier keeps may be of no use to another, so that a
 // steady program might learn ever more: what was learned keeps the whole no larger than what was in use at the most
-// plus a eighth. (Ghost entries that move a limit are an idea of the ARC cache of Megiddo and Modha, FAST 2003.)
+// plus an eighth. (Ghost entries that move a limit are an idea of the ARC cache of Megiddo and Modha, FAST 2003.)
 //
 // All numbers are hints: atomic, relaxed, and a few slabs off when threads race. They are written when pages are taken
 // into use or given back, which costs far more.
