@@ -97,7 +97,9 @@ static void publish_slot(struct hak_outbox_slot *slot) {
 }
 
 void hak_outbox_flush(struct hak_cache *cache) {
-  for (size_t i = 0; i < HAK_OUTBOX_SLOTS; ++i) publish_slot(&cache->outbox[i]);
+  for (; cache->outbox_used != 0; cache->outbox_used &= cache->outbox_used - 1) {
+    publish_slot(&cache->outbox[__builtin_ctz(cache->outbox_used)]);
+  }
 }
 
 static void start_slot(struct hak_outbox_slot *slot, uintptr_t base, size_t kind) {
@@ -127,6 +129,7 @@ void hak_outbox_add(struct hak_cache *cache, void *p, size_t kind, const char *f
     publish_slot(slot);
     start_slot(slot, base, kind);
     slot->tail = block;
+    cache->outbox_used |= 1u << (slot - cache->outbox);
   } else {
     hak_link_set(block, slot->head);
   }

@@ -7,8 +7,8 @@
 // A refill of a hot kind carves this much at most: what is carved is touched.
 #define CARVE_BYTES_MAX ((size_t)16 * 1024)
 
-// The same for memory that holds pages already.
-#define DIRTY_CARVE_BYTES_MAX ((size_t)64 * 1024)
+// The same for memory that holds pages already, in blocks.
+#define DIRTY_CARVE_BLOCKS_MAX ((size_t)32)
 
 // A kind that has filled this many slabs is hot.
 #define HOT_SLABS 2
@@ -40,7 +40,8 @@ static size_t strips_per_carve(const struct hak_heap *heap, const struct hak_sla
     n = hak_max(n, hak_round_up(bytes, (size_t)1 << strip_shift(slab)) >> strip_shift(slab));
     // What holds pages already is touched for less.
     size_t n_dirty = (size_t)__builtin_ctz(~((uint32_t)slab->dirty >> first));
-    n = hak_max(n, hak_min(n_dirty, DIRTY_CARVE_BYTES_MAX >> strip_shift(slab)));
+    size_t dirty_bytes = hak_max(DIRTY_CARVE_BLOCKS_MAX * slab->block_bytes, HAK_SLAB_BYTES);
+    n = hak_max(n, hak_min(n_dirty, dirty_bytes >> strip_shift(slab)));
   }
   return hak_min(n, n_uncarved);
 }
