@@ -397,9 +397,9 @@ TEST_F(Pool, LearnsToKeepWhatItWouldHaveNeededAndForgetsIt) {
   EXPECT_EQ(pool_.retain.ghost_bytes, early);
   // Whoever takes pages into use says so.
   hak_retain_took_pages(&pool_.retain, early, early / 2);
-  EXPECT_EQ(pool_.retain.learned_bytes, early / 2);
+  EXPECT_EQ(pool_.retain.learned_bytes, early);
   hak_retain_took_pages(&pool_.retain, early, early);
-  EXPECT_EQ(pool_.retain.learned_bytes, early) << "no more than went back early";
+  EXPECT_EQ(pool_.retain.learned_bytes, 2 * early) << "no more than twice what went back early";
   hak_retain_lost_pages(&pool_.retain, 2 * early);
 
   slabs = AcquireMany(6 * 32);
@@ -417,20 +417,33 @@ TEST_F(Pool, WhatItHasLearnedKeepsTheWholeNoLargerThanWhatWasInUseAndAnEighth) {
   std::vector<uintptr_t> slabs = AcquireMany(16 * 32);
   ReleaseAll(slabs);
   size_t early = 16 * HAK_SUPERSLAB_BYTES - HAK_RETAIN_MIN_BYTES;
-  hak_retain_took_pages(&pool_.retain, 32 * HAK_SUPERSLAB_BYTES, early);
-  EXPECT_EQ(pool_.retain.learned_bytes, early);
+  hak_retain_took_pages(&pool_.retain, 96 * HAK_SUPERSLAB_BYTES, early);
+  EXPECT_EQ(pool_.retain.learned_bytes, 2 * early);
   hak_retain_lost_pages(&pool_.retain, 2 * HAK_SUPERSLAB_BYTES);
 
   slabs = AcquireMany(16 * 32);
   ReleaseAll(slabs);
-  EXPECT_EQ(pool_.retain.unused_bytes, (2 + 4) * HAK_SUPERSLAB_BYTES);
+  EXPECT_EQ(pool_.retain.unused_bytes, (2 + 12) * HAK_SUPERSLAB_BYTES);
   // Of what is kept in the pool and by Huge, nothing is taken for used.
   hak_retain_add_huge(&pool_.retain, 4 * HAK_SUPERSLAB_BYTES);
-  EXPECT_EQ(hak_retain_used_bytes(&pool_.retain), 34 * HAK_SUPERSLAB_BYTES);
-  EXPECT_EQ(hak_retain_excess(&pool_.retain), 6 * HAK_SUPERSLAB_BYTES - 34 * HAK_SUPERSLAB_BYTES / 8);
+  EXPECT_EQ(hak_retain_used_bytes(&pool_.retain), 98 * HAK_SUPERSLAB_BYTES);
+  EXPECT_EQ(hak_retain_excess(&pool_.retain), 14 * HAK_SUPERSLAB_BYTES - 98 * HAK_SUPERSLAB_BYTES / 8);
   hak_retain_add_huge(&pool_.retain, (size_t)0 - 4 * HAK_SUPERSLAB_BYTES);
   hak_pool_trim(&pool_, 0);
-  EXPECT_EQ(pool_.retain.peak_bytes, 30 * HAK_SUPERSLAB_BYTES);
+  EXPECT_EQ(pool_.retain.peak_bytes, 94 * HAK_SUPERSLAB_BYTES);
+}
+
+TEST_F(Pool, WhatASmallProcessHasLearnedKeepsTheWhole16MiBLarger) {
+  std::vector<uintptr_t> slabs = AcquireMany(16 * 32);
+  ReleaseAll(slabs);
+  hak_retain_took_pages(&pool_.retain, 15 * HAK_SUPERSLAB_BYTES, 14 * HAK_SUPERSLAB_BYTES);
+  slabs = AcquireMany(16 * 32);
+  ReleaseAll(slabs);
+  EXPECT_EQ(pool_.retain.unused_bytes, HAK_RETAIN_SMALL_SLACK_BYTES);
+  hak_retain_took_pages(&pool_.retain, 10 * HAK_SUPERSLAB_BYTES, 0);
+  slabs = AcquireMany(16 * 32);
+  ReleaseAll(slabs);
+  EXPECT_EQ(pool_.retain.unused_bytes, HAK_RETAIN_SMALL_BYTES - 25 * HAK_SUPERSLAB_BYTES);
 }
 
 TEST_F(Pool, LearnsNothingFromWhatWentBackLongAgo) {

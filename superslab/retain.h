@@ -6,11 +6,13 @@
 // back at once, the longest unused first.
 //
 // The limit is learned. What went back early is remembered for a decay time, as a ghost: if the process takes fresh
-// memory meanwhile, it would have been better to keep as much, and the limit grows by it. So a program that frees all
-// it has once gives it back, and one that does so again and again faults its memory in twice at most. What stayed until
-// the decay time was over lowers the limit. But memory that one tier keeps may be of no use to another, so that a
+// memory meanwhile, it would have been better to keep as much, and the limit grows by twice that. So a program that
+// frees all it has once gives it back, and one that does so again and again soon keeps it. What stayed until the decay
+// time was over lowers the limit as fast. But memory that one tier keeps may be of no use to another, so that a
 // steady program might learn ever more: what was learned keeps the whole no larger than what was in use at the most
-// plus an eighth. (Ghost entries that move a limit are an idea of the ARC cache of Megiddo and Modha, FAST 2003.)
+// plus an eighth, or 16 MiB as long as that is no more than 64 MiB in all: what is split among kinds is larger in
+// proportion in a small process. (Ghost entries that move a limit are an idea of the ARC cache of Megiddo and Modha,
+// FAST 2003.)
 //
 // All numbers are hints: atomic, relaxed, and a few slabs off when threads race. They are written when pages are taken
 // into use or given back, which costs far more.
@@ -33,6 +35,8 @@ extern "C" {
 
 #define HAK_RETAIN_MIN_BYTES ((size_t)4 * 1024 * 1024)
 #define HAK_RETAIN_SHIFT 5
+#define HAK_RETAIN_SMALL_SLACK_BYTES ((size_t)16 * 1024 * 1024)
+#define HAK_RETAIN_SMALL_BYTES ((size_t)64 * 1024 * 1024)
 
 struct hak_retain {
   const struct hak_os *os;
@@ -89,7 +93,7 @@ static inline size_t hak_retain_learned_limit(const struct hak_retain *retain) {
   size_t learned = hak_load_relaxed(&retain->learned_bytes);
   if (learned == 0) return 0;
   size_t peak = hak_load_relaxed(&retain->peak_bytes);
-  size_t most = peak + peak / 8;
+  size_t most = hak_max(peak + peak / 8, hak_min(peak + HAK_RETAIN_SMALL_SLACK_BYTES, HAK_RETAIN_SMALL_BYTES));
   return hak_min(learned, most - hak_min(hak_retain_used_bytes(retain), most));
 }
 
@@ -120,7 +124,7 @@ static inline void hak_retain_gave_back_early(struct hak_retain *retain, size_t 
 // Notes that `bytes` that were unused for the decay time went back.
 static inline void hak_retain_gave_back_late(struct hak_retain *retain, size_t bytes) {
   size_t learned = hak_load_relaxed(&retain->learned_bytes);
-  if (learned != 0) hak_store_relaxed(&retain->learned_bytes, learned - hak_min(learned, bytes));
+  if (learned != 0) hak_store_relaxed(&retain->learned_bytes, learned - hak_min(learned, 2 * bytes));
 }
 
 // Notes that the program wants nothing kept: what was in use before does not matter any more.
@@ -145,7 +149,8 @@ static inline void hak_retain_took_pages(struct hak_retain *retain, size_t bytes
   }
   size_t learned = hak_min(ghost, fresh_bytes);
   hak_store_relaxed(&retain->ghost_bytes, ghost - learned);
-  hak_add_relaxed(&retain->learned_bytes, learned);
+  // Twice as much, so that a program in phases has its limit after few of them.
+  hak_add_relaxed(&retain->learned_bytes, 2 * learned);
 }
 
 #ifdef __cplusplus
