@@ -23,7 +23,7 @@ extern "C" {
 
 struct hak_heap;
 
-#define HAK_OUTBOX_SLOTS 32
+#define HAK_OUTBOX_SLOTS 64
 // Every so many remote frees the next slot in turn is published, however little it holds.
 #define HAK_OUTBOX_AGE 16
 
@@ -49,7 +49,7 @@ struct hak_cache {
   uint32_t inside;
   uint32_t owner_id;
   uint32_t outbox_clock;
-  uint32_t outbox_used;  // bit per slot: something may be gathered there
+  uint64_t outbox_used;  // bit per slot: something may be gathered there
   struct hak_outbox_slot outbox[HAK_OUTBOX_SLOTS];
 };
 
@@ -66,6 +66,11 @@ struct hak_cache {
 // Where blocks of the slab at `base` are gathered.
 static HAK_ALWAYS_INLINE struct hak_outbox_slot *hak_outbox_slot_of(struct hak_cache *cache, uintptr_t base) {
   return &cache->outbox[(base >> HAK_SLAB_SHIFT ^ base >> 20) % HAK_OUTBOX_SLOTS];
+}
+
+// Whether the next remote free publishes one of the other slots.
+static HAK_ALWAYS_INLINE bool hak_outbox_is_due(const struct hak_cache *cache) {
+  return (cache->outbox_clock + 1) % HAK_OUTBOX_AGE == 0;
 }
 
 #define HAK_SLAB_OFFSET_MASK (HAK_SLAB_BYTES - 1)

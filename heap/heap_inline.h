@@ -13,6 +13,9 @@ extern "C" {
 // that the caller has nothing to do after it, and nothing to save for then.
 void hak_slab_countdown_and_leave(struct hak_cache *cache, struct hak_slab *slab);
 
+// Gathers a block of `kind` that another heap owns, as free does, and ends the thread's work on its heap likewise.
+void hak_outbox_add_and_leave(struct hak_cache *cache, void *p, size_t kind);
+
 // Frees `p`, of Mid, if it lies in the same run as the head of its kind's list and is not that head; `kind` and
 // `distance` are what hak_cache_push left when it refused `p`, which looks no further than 64 KiB. False, and nothing
 // has changed, otherwise.
@@ -44,8 +47,7 @@ static HAK_ALWAYS_INLINE bool hak_slab_push(struct hak_slab *slab, void *p, unsi
 static HAK_ALWAYS_INLINE bool hak_outbox_gather(struct hak_cache *cache, void *p, uintptr_t base) {
   struct hak_outbox_slot *slot = hak_outbox_slot_of(cache, base);
   if (slot->base != base || slot->count == 0 || slot->count >= slot->limit) return false;
-  // Freed just before; and every so many frees another slot is published.
-  if (slot->head == (uintptr_t)p || (cache->outbox_clock + 1) % HAK_OUTBOX_AGE == 0) return false;
+  if (slot->head == (uintptr_t)p) return false;  // freed just before
   if (HAK_POISON) hak_block_poison((uintptr_t)p, hak_registry_kind(p));
   hak_link_set((uintptr_t)p, slot->head);
   slot->head = (uintptr_t)p;
@@ -55,9 +57,9 @@ static HAK_ALWAYS_INLINE bool hak_outbox_gather(struct hak_cache *cache, void *p
 }
 
 // Frees `p` if it is a block of a slab that this thread owns, and not of the current one's list, or one of another
-// heap's that can be gathered at once. `run_shift` is that of its kind: a constant in the caller saves a third of the
-// instructions; `distance`, not 0, as above. False, and nothing has changed, in every other case, and where the pointer
-// looks wrong: hak_heap_free takes it from there.
+// heap's and no slot of the outbox is due. `run_shift` is that of its kind: a constant in the caller saves a third of
+// the instructions; `distance`, not 0, as above. False, and nothing has changed, in every other case, and where the
+// pointer looks wrong: hak_heap_free takes it from there.
 static HAK_ALWAYS_INLINE bool hak_heap_free_fast(struct hak_cache *cache, void *p, unsigned run_shift,
                                                  uintptr_t distance) {
   uintptr_t address = (uintptr_t)p;
@@ -69,17 +71,21 @@ static HAK_ALWAYS_INLINE bool hak_heap_free_fast(struct hak_cache *cache, void *
   hak_store_relaxed(&cache->inside, 1);
   // Against a visitor, who writes owner_id, makes all threads pass a barrier, and reads inside (visit.c).
   HAK_COMPILER_BARRIER();
-  uint32_t owner = hak_entry_owner(hak_load_relaxed(&region->entry[(uint32_t)address >> HAK_SLAB_SHIFT]));
+  uint32_t entry = hak_load_relaxed(&region->entry[(uint32_t)address >> HAK_SLAB_SHIFT]);
   uint32_t own_id = hak_load_acquire(&cache->owner_id);
-  bool done;
-  if (HAK_LIKELY(owner == own_id)) {
+  bool done = false;
+  if (HAK_LIKELY(hak_entry_owner(entry) == own_id)) {
     done = hak_slab_push(slab, p, run_shift);
     if (done && HAK_UNLIKELY(slab->countdown == 0)) {
       hak_slab_countdown_and_leave(cache, slab);
       return true;
     }
-  } else {
-    done = own_id != HAK_NO_OWNER && hak_outbox_gather(cache, p, address >> run_shift << run_shift);
+  } else if (own_id != HAK_NO_OWNER && !hak_outbox_is_due(cache)) {
+    done = hak_outbox_gather(cache, p, address >> run_shift << run_shift);
+    if (!done) {
+      hak_outbox_add_and_leave(cache, p, hak_entry_kind(entry));
+      return true;
+    }
   }
   hak_store_release(&cache->inside, 0);
   return done;

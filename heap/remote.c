@@ -5,6 +5,7 @@
 // the slab's shared descriptor until its mail is drained, although its own blocks may be reused at once.
 #include "base/atomic.h"
 #include "base/bits.h"
+#include "heap/heap_inline.h"
 #include "heap/heap_internal.h"
 #include "platform/report.h"
 
@@ -98,7 +99,7 @@ static void publish_slot(struct hak_outbox_slot *slot) {
 
 void hak_outbox_flush(struct hak_cache *cache) {
   for (; cache->outbox_used != 0; cache->outbox_used &= cache->outbox_used - 1) {
-    publish_slot(&cache->outbox[__builtin_ctz(cache->outbox_used)]);
+    publish_slot(&cache->outbox[__builtin_ctzl(cache->outbox_used)]);
   }
 }
 
@@ -129,15 +130,22 @@ void hak_outbox_add(struct hak_cache *cache, void *p, size_t kind, const char *f
     publish_slot(slot);
     start_slot(slot, base, kind);
     slot->tail = block;
-    cache->outbox_used |= 1u << (slot - cache->outbox);
+    cache->outbox_used |= (uint64_t)1 << (slot - cache->outbox);
   } else {
     hak_link_set(block, slot->head);
   }
   slot->head = block;
   ++slot->count;
 
-  if (++cache->outbox_clock % HAK_OUTBOX_AGE == 0) {
+  bool due = hak_outbox_is_due(cache);
+  ++cache->outbox_clock;
+  if (due) {
     struct hak_outbox_slot *oldest = &cache->outbox[cache->outbox_clock / HAK_OUTBOX_AGE % HAK_OUTBOX_SLOTS];
     if (oldest != slot) publish_slot(oldest);
   }
+}
+
+HAK_NOINLINE void hak_outbox_add_and_leave(struct hak_cache *cache, void *p, size_t kind) {
+  hak_outbox_add(cache, p, kind, "free");
+  hak_heap_leave(cache);
 }
