@@ -11,7 +11,7 @@
 
 // What one slot may hold back: blocks, and bytes of them.
 #define OUTBOX_BLOCKS_MAX 32
-#define OUTBOX_BYTES_MAX 8192
+#define OUTBOX_BYTES_MAX 16384
 
 // Mail
 
@@ -104,10 +104,10 @@ void hak_outbox_flush(struct hak_cache *cache) {
 }
 
 static void start_slot(struct hak_outbox_slot *slot, uintptr_t base, size_t kind) {
-  // Mid's classes by their power of two: exact enough for a bound.
-  size_t block_bytes = kind <= HAK_KIND_TINY_LAST ? 16 * kind : (size_t)1024 << ((kind - HAK_KIND_MID_FIRST) / 8);
+  // Sizes by their power of two: exact enough for a bound.
+  unsigned size_shift = kind <= HAK_KIND_TINY_LAST ? 4 + hak_log2_floor(kind) : 10 + (kind - HAK_KIND_MID_FIRST) / 8;
   slot->base = base;
-  slot->limit = (uint32_t)hak_min(hak_max(OUTBOX_BYTES_MAX / block_bytes, 1), OUTBOX_BLOCKS_MAX);
+  slot->limit = (uint32_t)hak_min(hak_max((size_t)OUTBOX_BYTES_MAX >> size_shift, 1), OUTBOX_BLOCKS_MAX);
 }
 
 // The block that is added always stays until the next one comes: as long as it is here nobody can have been given it
