@@ -27,12 +27,9 @@ void *hak_mid_malloc(struct hak_cache *cache, size_t size) {
 }
 
 void *hak_mid_malloc_aligned(struct hak_cache *cache, size_t size, size_t alignment) {
-  for (size_t kind = hak_mid_kind(hak_max(size, HAK_MID_SIZE_MIN)); kind <= HAK_KIND_MID_LAST; ++kind) {
-    if (hak_class_alignment(run_slabs(kind), (uint32_t)hak_mid_block_bytes(kind)) >= alignment) {
-      return take_of_kind(cache, kind);
-    }
-  }
-  return NULL;
+  if (size > HAK_MID_SIZE_MAX || alignment > HAK_MID_SIZE_MAX) return NULL;
+  size_t kind = hak_mid_kind_aligned(size, alignment);
+  return kind <= HAK_KIND_MID_LAST ? take_of_kind(cache, kind) : NULL;
 }
 
 void hak_mid_free(struct hak_cache *cache, void *p) {

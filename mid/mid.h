@@ -18,6 +18,8 @@ extern "C" {
 
 #define HAK_MID_SIZE_MIN ((size_t)1025)
 #define HAK_MID_SIZE_MAX ((size_t)32768)
+// Blocks of at most so many bytes come from runs of one slab.
+#define HAK_MID_SINGLE_SLAB_BYTES ((size_t)2048)
 
 // Returns a block of at least `size` bytes, 0 to HAK_MID_SIZE_MAX; sizes below HAK_MID_SIZE_MIN are served from the
 // smallest class, so that Mid can stand in for Tiny. The block is aligned to 128 bytes at least. NULL when memory has
@@ -36,6 +38,15 @@ static inline size_t hak_mid_kind(size_t size) {
   unsigned doubling = hak_log2_floor(size - 1);  // 10 to 14
   size_t eighth = (size - 1) >> (doubling - 3);  // 8 to 15
   return HAK_KIND_MID_FIRST - 88 + 8 * (size_t)doubling + eighth;
+}
+
+// The kind that serves `size`, HAK_MID_SIZE_MAX at most, aligned to `alignment`, a power of two of 16 or more; above
+// HAK_KIND_MID_LAST if there is none. Blocks of B bytes are aligned to the largest power of two that divides B, to half
+// of it in runs of several slabs (heap/slab.h).
+static inline size_t hak_mid_kind_aligned(size_t size, size_t alignment) {
+  size = hak_max(size, HAK_MID_SIZE_MIN);
+  size_t bytes = hak_round_up(size, alignment);
+  return hak_mid_kind(bytes <= HAK_MID_SINGLE_SLAB_BYTES ? bytes : hak_round_up(size, 2 * alignment));
 }
 
 // The bytes that may be used of a block of `kind`, HAK_KIND_MID_FIRST to HAK_KIND_MID_LAST.

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstdint>
 #include <vector>
@@ -61,6 +62,19 @@ TEST_F(Mid, ServesEveryAlignmentTo16KiBWhereAClassIsLargeEnough) {
     }
   }
   for (void *p : blocks) Free(p);
+}
+
+TEST_F(Mid, AnAlignedRequestGetsTheSmallestKindThatHasTheAlignment) {
+  for (size_t alignment = 16; alignment <= 32768; alignment *= 2) {
+    for (size_t size = 0; size <= HAK_MID_SIZE_MAX; ++size) {
+      size_t kind = hak_mid_kind(std::max(size, HAK_MID_SIZE_MIN));
+      auto bytes = [&] { return static_cast<uint32_t>(hak_mid_block_bytes(kind)); };
+      auto slabs = [&] { return static_cast<uint32_t>(hak_kind_run_slabs(kind)); };
+      while (kind <= HAK_KIND_MID_LAST && hak_class_alignment(slabs(), bytes()) < alignment) ++kind;
+      ASSERT_EQ(std::min(hak_mid_kind_aligned(size, alignment), size_t{HAK_KIND_MID_LAST + 1}), kind)
+          << size << " at " << alignment;
+    }
+  }
 }
 
 TEST_F(Mid, RefusesWhatNoClassOffers) {

@@ -245,7 +245,8 @@ static HAK_NOINLINE void free_as(void *p, const char *function) {
   }
 }
 
-HAK_NOINLINE void hak_router_free_slow(void *p, size_t kind, uintptr_t distance) {
+// On behalf of `function`, a block that is not in the list's slab; `kind` and `distance` as hak_cache_push left them.
+static HAK_ALWAYS_INLINE void free_slow(void *p, size_t kind, uintptr_t distance, const char *function) {
   if (HAK_CONFIG_HARDENED) {
     // Straight to the checks.
   } else if (kind <= HAK_KIND_TINY_LAST) {
@@ -256,15 +257,20 @@ HAK_NOINLINE void hak_router_free_slow(void *p, size_t kind, uintptr_t distance)
   } else if (kind == HAK_KIND_ACE && distance >> HAK_ADDRESS_BITS == 0) {  // there is no list: `p` itself
     if (HAK_LIKELY(hak_ace_cache_push(&hak_thread_ace_cache, p))) return;
   }
-  free_as(p, "free");
+  free_as(p, function);
+}
+
+HAK_NOINLINE void hak_router_free_slow(void *p, size_t kind, uintptr_t distance) {
+  free_slow(p, kind, distance, "free");
 }
 
 // As hak_router_free, on behalf of `function`.
-static void free_for(void *p, const char *function) {
-  size_t kind;
-  uintptr_t distance;
+static HAK_NOINLINE void free_for(void *p, const char *function) {
+  size_t kind = HAK_KIND_NONE;
+  uintptr_t distance = 0;
   if (HAK_POISON) hak_router_unmark_block(p);
-  if (HAK_CONFIG_HARDENED || !hak_cache_push(&hak_thread_cache, p, &kind, &distance)) free_as(p, function);
+  if (!HAK_CONFIG_HARDENED && hak_cache_push(&hak_thread_cache, p, &kind, &distance)) return;
+  free_slow(p, kind, distance, function);
 }
 
 // The public functions
@@ -293,13 +299,18 @@ HAK_EXPORT void *hak_calloc(size_t n, size_t size) {
 
 // Moves the content of block `p` of `old_bytes` into a block for `size` bytes.
 static void *move(void *p, size_t old_bytes, size_t size) {
-  int saved_errno = errno;
-  void *moved = hak_router_malloc(size);
-  if (moved == NULL) {
-    // A block that cannot become smaller is large enough.
-    if (size > old_bytes) return NULL;
-    errno = saved_errno;
-    return p;
+  void *moved;
+  if (size > old_bytes) {
+    moved = hak_router_malloc(size);
+    if (HAK_UNLIKELY(moved == NULL)) return NULL;
+  } else {
+    int saved_errno = errno;
+    moved = hak_router_malloc(size);
+    if (HAK_UNLIKELY(moved == NULL)) {
+      // A block that cannot become smaller is large enough.
+      errno = saved_errno;
+      return p;
+    }
   }
   memcpy(moved, p, hak_min(old_bytes, size));
   free_for(p, "realloc");
@@ -315,14 +326,16 @@ static bool resize_sealed(struct hak_process *process, void *p, uint32_t entry, 
   return true;
 }
 
+// Whether `size` bytes are to stay in a block of Tiny or Mid of `bytes`: unless it would be mostly empty.
+static bool may_stay(size_t bytes, size_t size) { return size <= bytes && size >= bytes / 2; }
+
 // The block at `p` with room for `size` bytes, without a copy; NULL if that cannot be.
 static void *resize(struct hak_process *process, void *p, uint32_t entry, size_t old_bytes, size_t size) {
   size_t kind = hak_entry_kind(entry);
   if (is_sealed(kind)) {
     if (resize_sealed(process, p, entry, old_bytes, size)) return p;
   } else if (kind <= HAK_KIND_MID_LAST) {
-    // In place as long as the block would not be mostly empty.
-    if (size <= old_bytes && size >= old_bytes / 2) return p;
+    if (may_stay(old_bytes, size)) return p;
   } else if (kind == HAK_KIND_ACE) {
     if (size > HAK_MID_SIZE_MAX && hak_ace_resize(&process->ace, p, size)) return p;
   } else if (size >= HAK_HUGE_SIZE_MIN && size <= PTRDIFF_MAX) {
@@ -337,7 +350,7 @@ static bool is_short_of(struct hak_process *process, size_t size, size_t old_siz
          hak_limit_refuses(&process->pool.retain.limit, size - old_size);
 }
 
-HAK_EXPORT void *hak_realloc(void *p, size_t size) {
+static void *realloc_any(void *p, size_t size) {
   if (p == NULL) return hak_router_malloc(size);
   if (size == 0) {
     free_for(p, "realloc");
@@ -362,6 +375,15 @@ HAK_EXPORT void *hak_realloc(void *p, size_t size) {
   return resized != NULL ? resized : move(p, old_bytes, size);
 }
 
+HAK_EXPORT void *hak_realloc(void *p, size_t size) {
+  // Blocks of Tiny and Mid are frequent enough to deserve a short way.
+  size_t kind = hak_registry_kind(p);
+  bool is_block = kind != HAK_KIND_NONE && kind <= HAK_KIND_MID_LAST && (uintptr_t)p % HAK_BLOCK_ALIGNMENT == 0;
+  if (HAK_CONFIG_HARDENED || HAK_POISON || !is_block || size == 0) return realloc_any(p, size);
+  size_t bytes = kind <= HAK_KIND_TINY_LAST ? hak_tiny_block_bytes(kind) : hak_mid_block_bytes(kind);
+  return may_stay(bytes, size) ? p : move(p, bytes, size);
+}
+
 HAK_EXPORT void *hak_reallocarray(void *p, size_t n, size_t size) {
   size_t bytes;
   if (HAK_UNLIKELY(__builtin_mul_overflow(n, size, &bytes))) {
@@ -371,18 +393,34 @@ HAK_EXPORT void *hak_reallocarray(void *p, size_t n, size_t size) {
   return hak_realloc(p, bytes);
 }
 
+// `alignment` is a power of two.
+static void *malloc_aligned(size_t size, size_t alignment) {
+  if (alignment <= HAK_BLOCK_ALIGNMENT) return hak_router_malloc(size);
+  void *block = NULL;
+  if (HAK_CONFIG_HARDENED) {
+    // Straight to the seal.
+  } else if (size > HAK_MID_SIZE_MAX) {
+    if (alignment <= HAK_ACE_PAGE_BYTES) block = hak_ace_cache_pop(&hak_thread_ace_cache, size);
+  } else if (alignment <= HAK_TINY_SIZE_MAX) {
+    size_t kind = hak_tiny_kind_aligned(size, alignment);
+    if (kind > HAK_KIND_TINY_LAST) kind = hak_mid_kind_aligned(size, alignment);
+    block = hak_cache_pop(&hak_thread_cache, kind);
+  }
+  return block != NULL ? marked(block, size) : malloc_any(size, alignment, NULL);
+}
+
 HAK_EXPORT void *hak_aligned_alloc(size_t alignment, size_t size) {
   if (HAK_UNLIKELY(!hak_is_power_of_two(alignment))) {
     errno = EINVAL;
     return NULL;
   }
-  return malloc_any(size, hak_max(alignment, HAK_BLOCK_ALIGNMENT), NULL);
+  return malloc_aligned(size, alignment);
 }
 
 HAK_EXPORT int hak_posix_memalign(void **out, size_t alignment, size_t size) {
   if (HAK_UNLIKELY(!hak_is_power_of_two(alignment) || alignment % sizeof(void *) != 0)) return EINVAL;
   int saved_errno = errno;
-  void *p = malloc_any(size, hak_max(alignment, HAK_BLOCK_ALIGNMENT), NULL);
+  void *p = malloc_aligned(size, alignment);
   errno = saved_errno;
   if (p == NULL) return ENOMEM;
   *out = p;

@@ -30,8 +30,7 @@ void *hak_tiny_malloc(struct hak_cache *cache, size_t size) {
 }
 
 void *hak_tiny_malloc_aligned(struct hak_cache *cache, size_t size, size_t alignment) {
-  // A block of B bytes is aligned to the largest power of two that divides B; so none is borrowed.
-  return take_of_kind(cache, hak_tiny_kind(hak_round_up(hak_max(size, 1), alignment)));
+  return take_of_kind(cache, hak_tiny_kind_aligned(size, alignment));  // and none is borrowed
 }
 
 void hak_tiny_free(struct hak_cache *cache, void *p) {
