@@ -55,6 +55,12 @@ _OPTIMISED_PRODUCT_COPTS = [
     "-fno-stack-protector",
 ]
 
+# Tests compile faster by a third so; what they test keeps its flags.
+_OPTIMISED_TEST_COPTS = select({
+    "//bazel:optimised": ["-O1"],
+    "//conditions:default": [],
+})
+
 _C_EXTENSIONS = ["c"]
 _CXX_EXTENSIONS = ["cc", "cpp", "cxx"]
 
@@ -141,7 +147,7 @@ def hak_cc_test(name, srcs, copts = [], deps = [], **kwargs):
     cc_test(
         name = name,
         srcs = srcs,
-        copts = _copts(name, srcs) + copts,
+        copts = _copts(name, srcs) + _OPTIMISED_TEST_COPTS + copts,
         linkstatic = True,
         deps = deps + [d for d in gtest if d not in deps],
         **kwargs

@@ -548,7 +548,7 @@ void RunOnce(hak_huge_heap *heap) {
   std::mt19937_64 random(11);
   std::vector<std::pair<char *, size_t>> live;
   for (int i = 0; i < 60; ++i) {
-    const size_t size = 2 * kMiB + random() % (20 * kMiB);
+    const size_t size = 2 * kMiB + random() % (6 * kMiB);
     char *p = static_cast<char *>(hak_huge_malloc(heap, size, random() % 4 == 0 ? 4 * kMiB : 16, nullptr));
     if (p != nullptr) {
       Fill(p, size, 1);
@@ -556,7 +556,7 @@ void RunOnce(hak_huge_heap *heap) {
     }
     if (!live.empty()) {
       auto &[q, old_size] = live[random() % live.size()];
-      const size_t new_size = 1 * kMiB + random() % (30 * kMiB);
+      const size_t new_size = 1 * kMiB + random() % (9 * kMiB);
       char *moved = static_cast<char *>(hak_huge_resize(heap, q, new_size, true));
       if (moved != nullptr) {
         ASSERT_TRUE(IsFilled(moved, std::min(old_size, new_size), 1));

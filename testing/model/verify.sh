@@ -5,7 +5,13 @@
 #
 # The model names its scenarios in lines `// Scenario: SWITCHES`; all of them must hold. What it has behind a switch
 # BUG_... is a planted bug: with it, at least one scenario must fail. Exit status 0 if all is so. Needs spin and gcc.
+#
+# Bazel's shards of the test (TEST_SHARD_INDEX of TEST_TOTAL_SHARDS) share the scenarios and the bugs.
 set -euo pipefail
+
+n_shards="${TEST_TOTAL_SHARDS:-1}"
+shard="${TEST_SHARD_INDEX:-0}"
+[[ -z "${TEST_SHARD_STATUS_FILE:-}" ]] || touch -- "$TEST_SHARD_STATUS_FILE"
 
 model="$(readlink -f -- "$1")"
 folder="$(mktemp -d)"
@@ -27,6 +33,10 @@ holds() {
   fi
 }
 
+# Whether the next of all scenarios and bugs is for this shard.
+next=0
+is_mine() { ((next++ % n_shards == shard)); }
+
 found_by() {
   local scenario
   for scenario in "${scenarios[@]}"; do
@@ -46,6 +56,7 @@ mapfile -t bugs < <(sed -n 's/^#if.*\<\(BUG_[A-Z_]*\).*/\1/p' "$model" | sort -u
 
 failed=0
 for scenario in "${scenarios[@]}"; do
+  is_mine || continue
   # shellcheck disable=SC2086 # several switches
   if holds $scenario; then
     printf '%s holds: %s states\n' "$scenario" "$(sed -n 's/^ *\([0-9]*\) states, stored.*/\1/p' report)"
@@ -55,6 +66,7 @@ for scenario in "${scenarios[@]}"; do
   fi
 done
 for bug in "${bugs[@]}"; do
+  is_mine || continue
   found_by "$bug" || failed=1
 done
 ((failed == 0))
