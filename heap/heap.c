@@ -217,9 +217,8 @@ static struct hak_heap *wake(struct hak_heap *heap, struct hak_slab *slab) {
   return heap;
 }
 
-void hak_slab_credit(struct hak_heap *heap, struct hak_slab *slab, uint32_t n) {
-  slab->countdown -= (int32_t)n;
-  if (slab->countdown > 0) return;
+// Changes the state of a slab that is not CURRENT, whose countdown has come to 0.
+static void change_state(struct hak_heap *heap, struct hak_slab *slab) {
   if (slab->state == HAK_SLAB_ASLEEP || slab->state == HAK_SLAB_PARTLY_CARVED) {
     heap = wake(heap, slab);
   } else {
@@ -232,6 +231,11 @@ void hak_slab_credit(struct hak_heap *heap, struct hak_slab *slab, uint32_t n) {
   } else {
     strips_freed(heap, slab);
   }
+}
+
+void hak_slab_credit(struct hak_heap *heap, struct hak_slab *slab, uint32_t n) {
+  slab->countdown -= (int32_t)n;
+  if (slab->countdown <= 0) change_state(heap, slab);
 }
 
 // Refill
@@ -382,7 +386,7 @@ static void countdown_has_ended(struct hak_heap *heap, struct hak_slab *slab) {
   if (slab->state == HAK_SLAB_CURRENT) {
     slab->countdown = HAK_COUNTDOWN_NEVER;  // two billion frees later
   } else {
-    hak_slab_credit(heap, slab, 0);
+    change_state(heap, slab);
   }
 }
 
