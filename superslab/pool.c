@@ -267,7 +267,6 @@ static uintptr_t take_locked(struct hak_pool *pool, struct hak_superslab *supers
 
 uintptr_t hak_pool_acquire(struct hak_pool *pool, size_t n_slabs, bool hot, bool *zeroed) {
   HAK_CHECK(hak_is_power_of_two(n_slabs) && n_slabs <= HAK_SUPERSLAB_SLABS);
-  uint64_t now = pool->os->now_ms();
   hak_pool_lock(pool);
   struct hak_superslab *superslab = find_locked(pool, n_slabs);
   if (superslab == NULL && ((hot && grow_locked(pool, 2)) || grow_locked(pool, 1))) {
@@ -278,6 +277,8 @@ uintptr_t hak_pool_acquire(struct hak_pool *pool, size_t n_slabs, bool hot, bool
     hak_limit_add(&pool->retain.limit, HAK_SUPERSLAB_BYTES);
     set_dirty_map(pool, superslab, HAK_SUPERSLAB_ALL_FREE);
   }
+  // Where nothing is dirty, the time does not matter.
+  uint64_t now = pool->dirty_first == NULL ? 0 : pool->os->now_ms();
   uintptr_t base = superslab == NULL ? 0 : take_locked(pool, superslab, n_slabs, zeroed, now);
   tick_locked(pool, now);
   hak_pool_unlock(pool);

@@ -86,6 +86,19 @@ class Pool : public ::testing::Test {
 
 TEST_F(Pool, MapsNothingBeforeTheFirstRequest) { EXPECT_EQ(hak_os_fake_count(HAK_OS_FAKE_MAP), 0u); }
 
+TEST_F(Pool, AsksForTheTimeOnlyWhereThereAreDirtySlabs) {
+  uintptr_t first = Acquire(1);
+  uintptr_t second = Acquire(1);
+  EXPECT_EQ(hak_os_fake_count(HAK_OS_FAKE_NOW), 0u);
+  Release(first);
+  size_t count = hak_os_fake_count(HAK_OS_FAKE_NOW);
+  EXPECT_GT(count, 0u);
+  first = Acquire(2);
+  EXPECT_GT(hak_os_fake_count(HAK_OS_FAKE_NOW), count);
+  Release(first, 2);
+  Release(second);
+}
+
 TEST_F(Pool, FillsASuperslabWith32DistinctSlabsAndThenMapsAnother) {
   std::vector<uintptr_t> slabs = AcquireMany(32);
   std::set<uintptr_t> distinct(slabs.begin(), slabs.end());

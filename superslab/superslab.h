@@ -25,7 +25,7 @@ struct hak_superslab {
   uintptr_t base;
   uint32_t free_map;   // bit i: slab i is free
   uint32_t dirty_map;  // bit i: slab i is free and may hold pages
-  uint64_t used_ms;    // when a slab was last taken or freed
+  uint64_t used_ms;    // dirty: when a slab was last taken or freed
   struct hak_superslab *next, *prev;
   struct hak_superslab *dirty_next, *dirty_prev;
 };
