@@ -99,6 +99,7 @@ static void evict_classes(struct hak_ace *ace, struct hak_ace_cache *cache, uint
 // Once per decay time: a class that was not once empty since the last time is deeper than it need be. Half of it goes,
 // and the limits come down by as much.
 static void decay_if_due(struct hak_ace *ace, struct hak_ace_cache *cache, uint64_t now) {
+  if (cache->decayed_ms == 0) cache->decayed_ms = now;  // the first time
   if (now - cache->decayed_ms < hak_retain_delay_ms(&ace->pool->retain)) return;
   cache->decayed_ms = now;
   uint64_t unused = cache->nonempty & ~cache->emptied;
@@ -117,7 +118,7 @@ static void decay_if_due(struct hak_ace *ace, struct hak_ace_cache *cache, uint6
 
 // Binds the cache to the arena with the fewest threads; the first of them, so that a program in which threads come and
 // go keeps to few arenas.
-static void start_cache(struct hak_ace *ace, struct hak_ace_cache *cache, uint64_t now) {
+static void start_cache(struct hak_ace *ace, struct hak_ace_cache *cache) {
   struct hak_ace_arena *arena = &ace->arenas[0];
   for (size_t i = 1; i < HAK_ACE_ARENAS; ++i) {
     if (hak_load_relaxed(&ace->arenas[i].n_threads) < hak_load_relaxed(&arena->n_threads)) arena = &ace->arenas[i];
@@ -126,7 +127,7 @@ static void start_cache(struct hak_ace *ace, struct hak_ace_cache *cache, uint64
   cache->arena = arena;
   cache->budget_pages = MIN_BUDGET_PAGES;
   cache->room_pages = MIN_BUDGET_PAGES;
-  cache->decayed_ms = now;
+  cache->decayed_ms = 0;
   for (size_t c = 0; c < HAK_ACE_CLASSES; ++c) {
     cache->top[c] = cache->slots[c];
     set_limit(cache, c, 1);
@@ -134,7 +135,7 @@ static void start_cache(struct hak_ace *ace, struct hak_ace_cache *cache, uint64
 }
 
 static void begin_slow(struct hak_ace *ace, struct hak_ace_cache *cache, uint64_t now) {
-  if (cache->arena == NULL) start_cache(ace, cache, now);
+  if (cache->arena == NULL) start_cache(ace, cache);
   decay_if_due(ace, cache, now);
 }
 
@@ -189,9 +190,12 @@ static HAK_NOINLINE void *malloc_slow(struct hak_ace *ace, struct hak_ace_cache 
   size_t align_pages = hak_max(alignment >> HAK_ACE_PAGE_SHIFT, 1);
   if (cache == NULL || ace->diet) return malloc_from_any(ace, &ace->arenas[0], n_pages, align_pages, zeroed);
 
-  if (cache->n_misses++ % MISSES_PER_TICK == 0) {
+  bool tick = cache->n_misses++ % MISSES_PER_TICK == 0;
+  if (tick && cache->arena == NULL) {
+    start_cache(ace, cache);
+  } else if (tick) {
     uint64_t now = now_ms(ace);
-    begin_slow(ace, cache, now);
+    decay_if_due(ace, cache, now);
     hak_ace_arena_tick(ace, cache->arena, now);
   }
   adapt_to_miss(cache, size_class);

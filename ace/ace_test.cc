@@ -134,6 +134,12 @@ TEST(AceClassTest, TheTablesSayWhatTheFunctionsSay) {
   }
 }
 
+TEST_F(AceTest, AThreadsFirstExtentNeedsNoClock) {
+  void *p = Malloc(72 * kKiB);
+  EXPECT_EQ(hak_os_fake_count(HAK_OS_FAKE_NOW), 0u);
+  Free(p);
+}
+
 TEST_F(AceTest, NoMoreThanANinthOfAFreshExtentIsBeyondTheRequest) {
   for (size_t size = 32 * kKiB + 1; size < 2 * kMiB; size += 4093) {
     char *p = ArenaMalloc(size);

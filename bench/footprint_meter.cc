@@ -77,7 +77,11 @@ void Ledger::Release(Slot *slot) {
   *slot = Slot();
 }
 
-Snapshot Snapshot::Take() { return {NowSeconds(), ResidentBytes(), CountFaults(), CountMappings()}; }
+Snapshot Snapshot::Take() {
+  // First, since each of the others may be the one that touches a page of libc.
+  const size_t resident_bytes = ResidentBytes();
+  return {NowSeconds(), resident_bytes, CountFaults(), CountMappings()};
+}
 
 void Meter::PrintHeader() {
   printf("%9s %9s %9s %9s %10s %9s  %s\n", "seconds", "live MiB", "RSS MiB", "RSS/live", "faults", "mappings",

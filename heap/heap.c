@@ -47,14 +47,14 @@ static void set_purgeable(struct hak_heap *heap, struct hak_slab *slab, bool pur
 }
 
 // Whether strips may have become free since the slab was looked at.
-static bool is_purgeable(const struct hak_slab *slab) {
-  return slab->purgeable || hak_slab_used(slab) < slab->n_used_then;
-}
+static bool is_purgeable(const struct hak_slab *slab) { return slab->purgeable || hak_slab_used(slab) < slab->seen; }
 
 static size_t purge(struct hak_heap *heap, struct hak_slab *slab) {
   set_purgeable(heap, slab, false);
-  slab->n_used_then = (uint8_t)hak_min(hak_slab_used(slab), UINT8_MAX);
-  return hak_strip_purge(heap, slab);
+  slab->seen = (uint8_t)hak_min(hak_slab_used(slab), UINT8_MAX);
+  size_t bytes = hak_strip_purge(heap, slab);
+  heap->returned_bytes += bytes;
+  return bytes;
 }
 
 // Slabs from the pool and back
@@ -64,6 +64,7 @@ static void release_slab(struct hak_heap *heap, struct hak_slab *slab) {
   size_t dirty_bytes = hak_slab_dirty_bytes(slab);
   struct hak_retain *retain = &heap->set->pool->retain;
   set_purgeable(heap, slab, false);
+  heap->returned_bytes += dirty_bytes;
   hak_retain_lost_pages(retain, dirty_bytes);
   // Spares and the pool know whole slabs only.
   if (dirty_bytes != 0) hak_limit_add(&retain->limit, n_slabs * HAK_SLAB_BYTES - dirty_bytes);
@@ -77,7 +78,7 @@ static void release_slab(struct hak_heap *heap, struct hak_slab *slab) {
   }
 }
 
-// A kind that has filled so many runs since it had none takes memory in larger steps (pool.h).
+// A kind that has filled so many runs since the last trim takes memory in larger steps (pool.h).
 #define HOT_RUNS 8
 
 static struct hak_slab *fresh_slab(struct hak_heap *heap, const struct hak_class *geometry) {
@@ -216,9 +217,8 @@ static struct hak_heap *wake(struct hak_heap *heap, struct hak_slab *slab) {
   return heap;
 }
 
-void hak_slab_credit(struct hak_heap *heap, struct hak_slab *slab, uint32_t n) {
-  slab->countdown -= (int32_t)n;
-  if (slab->countdown > 0) return;
+// Changes the state of a slab that is not CURRENT, whose countdown has come to 0.
+static void change_state(struct hak_heap *heap, struct hak_slab *slab) {
   if (slab->state == HAK_SLAB_ASLEEP || slab->state == HAK_SLAB_PARTLY_CARVED) {
     heap = wake(heap, slab);
   } else {
@@ -231,6 +231,11 @@ void hak_slab_credit(struct hak_heap *heap, struct hak_slab *slab, uint32_t n) {
   } else {
     strips_freed(heap, slab);
   }
+}
+
+void hak_slab_credit(struct hak_heap *heap, struct hak_slab *slab, uint32_t n) {
+  slab->countdown -= (int32_t)n;
+  if (slab->countdown <= 0) change_state(heap, slab);
 }
 
 // Refill
@@ -256,7 +261,7 @@ static bool fill_list(struct hak_slab *slab, uintptr_t *list) {
 
 static void make_current(struct hak_heap *heap, struct hak_slab *slab) {
   set_purgeable(heap, slab, false);
-  slab->n_used_then = 0;
+  slab->seen = 0;
   if (hak_slab_used(slab) == 0) hak_strip_restart(slab);
   slab->state = HAK_SLAB_CURRENT;
   slab->countdown = HAK_COUNTDOWN_NEVER;
@@ -279,14 +284,18 @@ void hak_bin_return_current(struct hak_heap *heap, size_t kind, uintptr_t *list)
   }
   *list = 0;
   bin->current = NULL;
-  bin->n_fresh = 0;
 
   uint32_t n_used = hak_strip_carved_blocks(slab) - n_free;
+  slab->seen = 0;
   if (n_used == slab->n_blocks) {
     enter_state(heap, slab, HAK_SLAB_ASLEEP, n_used);
+    return;
+  }
+  // Also with less than an eighth free: it is known to have a free block.
+  enter_state(heap, slab, state_awake(slab, n_used), n_used);
+  if (n_used == 0) {
+    hak_slab_emptied(heap, slab);
   } else {
-    // Also with less than an eighth free: it is known to have a free block.
-    enter_state(heap, slab, state_awake(slab, n_used), n_used);
     strips_freed(heap, slab);
   }
 }
@@ -377,12 +386,40 @@ static void countdown_has_ended(struct hak_heap *heap, struct hak_slab *slab) {
   if (slab->state == HAK_SLAB_CURRENT) {
     slab->countdown = HAK_COUNTDOWN_NEVER;  // two billion frees later
   } else {
-    hak_slab_credit(heap, slab, 0);
+    change_state(heap, slab);
   }
 }
 
-HAK_NOINLINE void hak_slab_countdown_and_leave(struct hak_cache *cache, struct hak_slab *slab) {
+// Frees in a current slab count nothing, so that nobody learns when it is empty, and the last slab of each kind would
+// stay when the program has dropped all it had. So a heap that gives back much looks for kinds that are not in use any
+// more: those that took no slab and no strip since the last look. Their slabs cease to be current, and what is freed in
+// them counts. A kind that lives on what it frees itself is taken for one of these, and its next malloc brings its slab
+// back.
+#define LOOK_BYTES ((size_t)4 * 1024 * 1024)
+
+static void look_for_unused_kinds(struct hak_cache *cache) {
+  struct hak_heap *heap = cache->heap;
+  if (HAK_LIKELY(heap->returned_bytes < LOOK_BYTES)) return;
+  heap->returned_bytes = 0;
+  for (size_t kind = 0; kind < HAK_KINDS; ++kind) {
+    struct hak_slab *slab = heap->bin[kind].current;
+    if (slab == NULL) continue;
+    uint8_t seen = (uint8_t)(__builtin_popcount(slab->uncarved) + 1);
+    if (slab->seen == seen) {
+      hak_bin_return_current(heap, kind, &cache->list[kind]);
+    } else {
+      slab->seen = seen;
+    }
+  }
+}
+
+static void end_countdown(struct hak_cache *cache, struct hak_slab *slab) {
   countdown_has_ended(cache->heap, slab);
+  look_for_unused_kinds(cache);
+}
+
+HAK_NOINLINE void hak_slab_countdown_and_leave(struct hak_cache *cache, struct hak_slab *slab) {
+  end_countdown(cache, slab);
   hak_heap_leave(cache);
 }
 
@@ -398,7 +435,7 @@ static void free_local(struct hak_cache *cache, void *p, size_t kind, const char
   if (distance != 0 && hak_cache_push_run(cache, p, kind, distance)) return;
   struct hak_slab *slab = hak_slab_at(hak_kind_run_base(kind, (uintptr_t)p));
   if (HAK_UNLIKELY(distance == 0 || !hak_slab_push(slab, p, hak_kind_run_shift(kind)))) fatal_local(slab, p, function);
-  if (HAK_UNLIKELY(slab->countdown == 0)) countdown_has_ended(cache->heap, slab);
+  if (HAK_UNLIKELY(slab->countdown == 0)) end_countdown(cache, slab);
 }
 
 void hak_heap_free(struct hak_cache *cache, void *p, const char *function) {
@@ -461,6 +498,7 @@ size_t hak_heap_release_unused(struct hak_heap *heap) {
   for (size_t kind = 0; kind < HAK_KINDS; ++kind) {
     returned += release_unused_of(heap, heap->bin[kind].slabs[HAK_SLAB_AWAKE]);
     returned += release_unused_of(heap, heap->bin[kind].slabs[HAK_SLAB_SPARSE]);
+    heap->bin[kind].n_fresh = 0;
   }
   release_spares(heap, 0);
   return returned;
@@ -499,5 +537,6 @@ void hak_heap_tick(struct hak_cache *cache) {
   if (now - hak_load_relaxed(&heap->decayed_ms) < hak_retain_delay_ms(retain) / 2) return;
   hak_heap_enter(cache);
   hak_heap_decay(heap, now);
+  look_for_unused_kinds(cache);
   hak_heap_leave(cache);
 }

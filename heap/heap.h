@@ -32,7 +32,7 @@ struct hak_bin {
     struct hak_slab *current;
     struct hak_slab *slabs[HAK_SLAB_STATES];  // by state; doubly linked, the slab that came last first
   };
-  uint32_t n_fresh;     // slabs taken from the pool so far: how hot the kind is
+  uint32_t n_fresh;     // slabs taken from the pool since the last trim: how hot the kind is
   uint32_t n_borrowed;  // blocks of a larger kind that were taken instead
 };
 
@@ -47,7 +47,8 @@ struct hak_heap {
   struct hak_cache *cache;
   struct hak_heap *older, *newer;
   uint64_t orphaned_ms;
-  size_t counted_bytes;  // the heap's part of the unused memory of the process (slab.h, counted)
+  size_t counted_bytes;   // the heap's part of the unused memory of the process (slab.h, counted)
+  size_t returned_bytes;  // given back since the last look for kinds that are not in use any more
   uint32_t id;
   uint32_t n_spares;
   uint32_t least_spares;             // since decayed_ms

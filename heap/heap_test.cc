@@ -331,6 +331,65 @@ TEST_F(Heap, RefillsFromTheFullerSlabsSoThatTheOthersCanEmpty) {
   for (auto &blocks : slabs) thread.FreeAll(blocks);
 }
 
+// Kinds that are not in use any more
+
+// What a heap must give back for two looks at its kinds, of which the second finds what was not used since the first.
+constexpr size_t kTwoLooksBytes = 9 * 1024 * 1024;
+
+void AllocateAndFree(Thread *thread, uint32_t kind, size_t bytes) {
+  thread->FreeAll(thread->MallocMany(kind, bytes / ClassOf(kind).block_bytes));
+}
+
+TEST_F(Heap, GivesUpTheCurrentSlabOfAKindThatIsNotInUseAnyMore) {
+  for (uint32_t kind : {kKind, uint32_t{HAK_KIND_MID_FIRST}, kMidKind - 1}) {
+    SCOPED_TRACE(kind);
+    Thread thread(&heaps_);
+    std::vector<void *> blocks = thread.MallocMany(kind, 5);
+    void *in_use = blocks.back();
+    blocks.pop_back();
+    thread.FreeAll(blocks);
+    hak_slab *slab = SlabOf(in_use);
+    ASSERT_EQ(slab->state, HAK_SLAB_CURRENT);
+    AllocateAndFree(&thread, kMidKind, kTwoLooksBytes);
+    EXPECT_EQ(slab->state, HAK_SLAB_SPARSE);
+    EXPECT_EQ(hak_slab_used(slab), 1u);
+
+    EXPECT_TRUE(slab->counted) << "its memory is known to be unused";
+
+    thread.Free(in_use);
+    void *again = thread.Malloc(kind);
+    EXPECT_EQ(SlabOf(again), slab);
+    EXPECT_EQ(slab->state, HAK_SLAB_CURRENT);
+    thread.Free(again);
+  }
+}
+
+TEST_F(Heap, KeepsTheCurrentSlabOfAKindThatTakesMemory) {
+  Thread thread(&heaps_);
+  std::vector<void *> blocks = thread.MallocMany(kKind, 1);
+  hak_slab *slab = SlabOf(blocks[0]);
+  for (int look = 0; look < 5; ++look) {
+    const uint16_t uncarved = slab->uncarved;
+    while (slab->uncarved == uncarved) blocks.push_back(thread.Malloc(kKind));
+    AllocateAndFree(&thread, kMidKind, kTwoLooksBytes / 2);
+    EXPECT_EQ(slab->state, HAK_SLAB_CURRENT) << look;
+  }
+  thread.FreeAll(blocks);
+}
+
+TEST_F(Heap, KnowsAllOfItsMemoryToBeUnusedWhenNothingSurvivesAPeak) {
+  Thread thread(&heaps_);
+  std::vector<void *> blocks;
+  for (uint32_t kind = HAK_KIND_TINY_FIRST; kind <= HAK_KIND_MID_LAST; ++kind) {
+    for (void *p : thread.MallocMany(kind, 2 * ClassOf(kind).n_blocks + 1)) blocks.push_back(p);
+  }
+  std::shuffle(blocks.begin(), blocks.end(), std::mt19937(1));
+  EXPECT_GT(hak_retain_used_bytes(&pool_.retain), 4 * kTwoLooksBytes);
+  thread.FreeAll(blocks);
+  EXPECT_EQ(hak_retain_used_bytes(&pool_.retain), 0u);
+  EXPECT_LE(pool_.retain.unused_bytes, HAK_RETAIN_MIN_BYTES + (size_t{1} << hak_kind_run_shift(kMidKind)));
+}
+
 // Threads that end
 
 TEST_F(Heap, ASuccessorAdoptsTheHeapAndFreesItsBlocksAsItsOwn) {

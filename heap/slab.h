@@ -25,7 +25,8 @@
 //
 // States, all under the owner's control:
 //
-//   CURRENT  the slab of its kind that malloc takes from; the thread's cache holds (most of) its free blocks
+//   CURRENT  the slab of its kind that malloc takes from; the thread's cache holds (most of) its free blocks. Ceases to
+//            be so when it is full, or its kind is not in use any more
 //   ASLEEP   every block was handed out when it ceased to be current; fewer than an eighth are free
 //   PARTLY   the same of the blocks that were carved; some strips are not. Becomes current when there is nothing else,
 //   carved   so that memory that holds pages is used before more is touched
@@ -99,7 +100,7 @@ static inline unsigned hak_kind_strip_shift(size_t kind) { return hak_kind_run_s
 //   +------+-----------+------+-------------+------+----------+-------+----------+-------+
 //   32     33      34      35            36             40     48     56     64
 //   +------+-------+-------+-------------+--------------+------+------+------+
-//   | kind | state | flags | n_used_then | purgeable_ms | next | prev | base |
+//   | kind | state | flags | seen        | purgeable_ms | next | prev | base |
 //   +------+-------+-------+-------------+--------------+------+------+------+
 struct hak_slab {
   uintptr_t free;     // list of blocks freed by the owner while the slab was not current, and of collected remote ones
@@ -113,9 +114,9 @@ struct hak_slab {
   uint16_t dirty;     // bit per strip
   uint8_t kind;
   uint8_t state;                 // enum hak_slab_state
-  bool purgeable : 1;            // AWAKE, SPARSE: strips may have become free since they were looked at
+  bool purgeable : 1;            // AWAKE, SPARSE: strips may have become free since the last look at them
   bool counted : 1;              // purgeable and SPARSE: the dirty strips count as unused memory of the process
-  uint8_t n_used_then;           // when they were looked at, UINT8_MAX at most; 0: not since it was current
+  uint8_t seen;                  // blocks in use, UINT8_MAX at most; CURRENT: uncarved strips and 1; 0: no look yet
   uint32_t purgeable_ms;         // since when (the low bits of the clock)
   struct hak_slab *next, *prev;  // the owner's list of this kind and state
   uintptr_t base;

@@ -140,6 +140,7 @@ static void append_cached_locked(struct hak_huge_heap *heap, struct hak_huge *ma
     hak_store_relaxed(&lower->bytes, bytes_of(lower) + bytes_of(upper));
     lower->clean = lower->clean && upper->clean;
     lower->freed_ms = mapping->freed_ms == UINT64_MAX ? other->freed_ms : mapping->freed_ms;
+    hak_registry_uncover(heap->os, upper->base);
     mapping = lower;
   }
   mapping->next = NULL;
@@ -222,15 +223,17 @@ static size_t unmap_list(struct hak_huge_heap *heap, struct hak_huge *list) {
   for (struct hak_huge *mapping = list; mapping != NULL; mapping = next) {
     next = mapping->next;
     size_t bytes = bytes_of(mapping);
-    uintptr_t end = mapping->base + bytes + mapping->guard_bytes;
-    if (heap->os->unmap((void *)mapping->base, bytes + mapping->guard_bytes)) {
+    uintptr_t base = mapping->base;
+    uintptr_t end = base + bytes + mapping->guard_bytes;
+    if (heap->os->unmap((void *)base, end - base)) {
+      hak_registry_uncover(heap->os, base);
       // The next mapping goes here again, and not ever further down: each place costs descriptors.
       if (hak_load_relaxed(&heap->last_mapped) < end) hak_store_relaxed(&heap->last_mapped, end);
       hak_limit_give_back(limit_of(heap), bytes);
       returned += bytes;
       continue;
     }
-    mapping->clean = heap->os->purge((void *)mapping->base, bytes);
+    mapping->clean = heap->os->purge((void *)base, bytes);
     if (mapping->clean) returned += bytes;
     hak_huge_lock(heap);
     mapping->freed_ms = UINT64_MAX;  // decay has no more to gain
@@ -359,6 +362,7 @@ static struct hak_huge *grow_elsewhere(struct hak_huge_heap *heap, struct hak_hu
   if (heap->os->remap((void *)old.base, old.bytes, bytes, (void *)target->base) != NULL) {
     if (HAK_CONFIG_HARDENED && old.guard_bytes != 0)
       (void)heap->os->unmap((void *)(old.base + old.bytes), old.guard_bytes);
+    hak_registry_uncover(heap->os, old.base);
     return target;
   }
   hak_limit_add(limit_of(heap), old.bytes);  // both are held, until one goes back

@@ -20,6 +20,7 @@
 #include "platform/report.h"
 #include "superslab/layout.h"
 #include "superslab/registry.h"
+#include "superslab/test_registry.h"
 
 namespace {
 
@@ -46,6 +47,7 @@ class HugeTest : public ::testing::Test {
     hak_huge_destroy(&heap_);
     hak_huge_init(&heap_, &pool_, diet);
     base_bytes_ = hak_os_fake_mapped_bytes();
+    base_covers_ = hak_test::CountCovers();
   }
 
   void Stop() {
@@ -57,6 +59,7 @@ class HugeTest : public ::testing::Test {
     EXPECT_EQ(heap_.cached_bytes, 0u);
     if (!may_leak_) {
       EXPECT_EQ(Mapped(), 0u) << "bytes were not unmapped";
+      EXPECT_EQ(hak_test::CountCovers(), base_covers_);
     }
     EXPECT_EQ(pool_.retain.limit.held_bytes, 0u);
     hak_pool_destroy(&pool_);
@@ -86,6 +89,7 @@ class HugeTest : public ::testing::Test {
   hak_pool pool_;
   hak_huge_heap heap_;
   size_t base_bytes_ = 0;
+  uint64_t base_covers_ = 0;
   bool may_leak_ = false;
 };
 

@@ -47,6 +47,7 @@ std::vector<Lock> Locks() {
       {"heap_set", [](hak_process *process) { return &process->heaps.lock; }},
       {"huge", [](hak_process *process) { return &process->huge.lock; }},
       {"pool", [](hak_process *process) { return &process->pool.lock; }},
+      {"registry", [](hak_process *) { return &hak_registry_lock; }},
   };
   for (size_t i = 0; i < HAK_ACE_ARENAS; ++i) {
     locks.push_back({"arena" + std::to_string(i), [i](hak_process *process) { return &process->ace.arenas[i].lock; }});

@@ -57,17 +57,19 @@ static void flush_ace_cache_beside(struct hak_cache *cache) {
 }
 
 // All locks are taken before a fork, in the order of their ranks, so that the child finds every structure whole.
-#define ALL_LOCKS process.heaps.visit_lock, process.heaps.lock, process.huge.lock, process.pool.lock
+#define ALL_LOCKS process.heaps.visit_lock, process.heaps.lock, process.huge.lock, process.pool.lock, hak_registry_lock
 
 static void before_fork(void) HAK_ACQUIRES(ALL_LOCKS) {
   hak_heap_set_before_fork(&process.heaps, &hak_thread_cache);
   hak_ace_lock(&process.ace);
   hak_huge_lock(&process.huge);
   hak_pool_lock(&process.pool);
+  hak_lock(&hak_registry_lock);
   hak_lock_all_held = true;
 }
 
-static void unlock_tiers(void) HAK_RELEASES(process.huge.lock, process.pool.lock) {
+static void unlock_tiers(void) HAK_RELEASES(process.huge.lock, process.pool.lock, hak_registry_lock) {
+  hak_unlock(&hak_registry_lock);
   hak_pool_unlock(&process.pool);
   hak_huge_unlock(&process.huge);
   hak_ace_unlock(&process.ace);

@@ -94,7 +94,9 @@ static void set_dirty_map(struct hak_pool *pool, struct hak_superslab *superslab
 
 static bool register_superslabs_locked(struct hak_pool *pool, uintptr_t base, size_t count) HAK_REQUIRES(pool->lock) {
   for (size_t i = 0; i < count; ++i) {
-    if (!hak_registry_cover(pool->os, base + i * HAK_SUPERSLAB_BYTES)) return false;
+    if (hak_registry_cover(pool->os, base + i * HAK_SUPERSLAB_BYTES)) continue;
+    while (i-- != 0) hak_registry_uncover(pool->os, base + i * HAK_SUPERSLAB_BYTES);
+    return false;
   }
   for (size_t i = 0; i < count; ++i) {
     struct hak_superslab *superslab = hak_superslab_descriptor(base + i * HAK_SUPERSLAB_BYTES);
@@ -178,15 +180,17 @@ static void purge_locked(struct hak_pool *pool, struct hak_superslab *superslab,
 
 static bool unmap_locked(struct hak_pool *pool, struct hak_superslab *superslab) HAK_REQUIRES(pool->lock) {
   // Out of the lists first: once it is unmapped, another pool may get its addresses and with them its descriptor.
+  uintptr_t base = superslab->base;
   uint32_t dirty = superslab->dirty_map;
   unlink_by_free(pool, superslab);
   set_dirty_map(pool, superslab, 0);
   superslab->free_map = 0;
-  if (pool->os->unmap((void *)superslab->base, HAK_SUPERSLAB_BYTES)) {
+  if (pool->os->unmap((void *)base, HAK_SUPERSLAB_BYTES)) {
+    hak_registry_uncover(pool->os, base);
     hak_sub_relaxed(&pool->n_superslabs, 1);
     return true;
   }
-  hak_poison((void *)superslab->base, HAK_SUPERSLAB_BYTES);
+  hak_poison((void *)base, HAK_SUPERSLAB_BYTES);
   superslab->free_map = HAK_SUPERSLAB_ALL_FREE;
   link_by_free(pool, superslab);
   set_dirty_map(pool, superslab, dirty);
@@ -263,7 +267,6 @@ static uintptr_t take_locked(struct hak_pool *pool, struct hak_superslab *supers
 
 uintptr_t hak_pool_acquire(struct hak_pool *pool, size_t n_slabs, bool hot, bool *zeroed) {
   HAK_CHECK(hak_is_power_of_two(n_slabs) && n_slabs <= HAK_SUPERSLAB_SLABS);
-  uint64_t now = pool->os->now_ms();
   hak_pool_lock(pool);
   struct hak_superslab *superslab = find_locked(pool, n_slabs);
   if (superslab == NULL && ((hot && grow_locked(pool, 2)) || grow_locked(pool, 1))) {
@@ -274,6 +277,8 @@ uintptr_t hak_pool_acquire(struct hak_pool *pool, size_t n_slabs, bool hot, bool
     hak_limit_add(&pool->retain.limit, HAK_SUPERSLAB_BYTES);
     set_dirty_map(pool, superslab, HAK_SUPERSLAB_ALL_FREE);
   }
+  // Where nothing is dirty, the time does not matter.
+  uint64_t now = pool->dirty_first == NULL ? 0 : pool->os->now_ms();
   uintptr_t base = superslab == NULL ? 0 : take_locked(pool, superslab, n_slabs, zeroed, now);
   tick_locked(pool, now);
   hak_pool_unlock(pool);

@@ -35,7 +35,7 @@ enum hak_thp {
 // A process that uses less of Tiny, Mid and ACE gets its pages one by one, as it touches them.
 #define HAK_POOL_SMALL_BYTES ((size_t)16 * 1024 * 1024)
 
-// The fields belong to pool.c. Lock rank: innermost, no other lock is taken under it.
+// The fields belong to pool.c. Lock rank: under it no lock but the registry's is taken.
 struct hak_pool {
   const struct hak_os *os;
   struct hak_mutex lock;

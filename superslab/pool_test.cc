@@ -19,6 +19,7 @@
 #include "base/poison.h"
 #include "platform/os_fake.h"
 #include "superslab/registry.h"
+#include "superslab/test_registry.h"
 
 namespace {
 
@@ -35,6 +36,7 @@ class Pool : public ::testing::Test {
     EXPECT_EQ(pool_.n_slabs_used, 0u);
     hak_pool_destroy(&pool_);
     EXPECT_EQ(pool_.n_superslabs, 0u);
+    EXPECT_EQ(hak_test::CountCovers(), 0u);
   }
 
   void Start(size_t page_bytes) {
@@ -83,6 +85,19 @@ class Pool : public ::testing::Test {
 // Growth
 
 TEST_F(Pool, MapsNothingBeforeTheFirstRequest) { EXPECT_EQ(hak_os_fake_count(HAK_OS_FAKE_MAP), 0u); }
+
+TEST_F(Pool, AsksForTheTimeOnlyWhereThereAreDirtySlabs) {
+  uintptr_t first = Acquire(1);
+  uintptr_t second = Acquire(1);
+  EXPECT_EQ(hak_os_fake_count(HAK_OS_FAKE_NOW), 0u);
+  Release(first);
+  size_t count = hak_os_fake_count(HAK_OS_FAKE_NOW);
+  EXPECT_GT(count, 0u);
+  first = Acquire(2);
+  EXPECT_GT(hak_os_fake_count(HAK_OS_FAKE_NOW), count);
+  Release(first, 2);
+  Release(second);
+}
 
 TEST_F(Pool, FillsASuperslabWith32DistinctSlabsAndThenMapsAnother) {
   std::vector<uintptr_t> slabs = AcquireMany(32);
@@ -614,6 +629,23 @@ TEST_F(Pool, MetadataIsZeroedAlignedAndApart) {
     EXPECT_GE(start, end);
     end = start + bytes;
   }
+}
+
+TEST_F(Pool, LeavesNothingCoveredWhenARegionCannotBeMade) {
+  // Two SuperSlabs, of which one lies in each of two regions that nobody has used.
+  uintptr_t border = 0x7eb000000000;
+  while (hak_registry.region_offset[(border >> HAK_REGION_SHIFT) - 1] != 0 ||
+         hak_registry.region_offset[border >> HAK_REGION_SHIFT] != 0) {
+    border += uintptr_t{2} << HAK_REGION_SHIFT;
+  }
+  pool_.last_mapped = border + HAK_SUPERSLAB_BYTES;
+  // After the SuperSlabs and one region.
+  hak_os_fake_fail(HAK_OS_FAKE_MAP, 3, 1);
+  uintptr_t base = hak_pool_acquire(&pool_, 1, true, nullptr);
+  EXPECT_NE(hak_registry.region_offset[(border >> HAK_REGION_SHIFT) - 1], 0u);
+  EXPECT_EQ(hak_os_fake_failed_count(HAK_OS_FAKE_MAP), 1u);
+  EXPECT_EQ(hak_test::CountCovers(), 1u) << "what was mapped instead";
+  hak_pool_release(&pool_, base, 1, true);
 }
 
 TEST_F(Pool, MetadataFailsWithTheSystemAndIsServedAfterwards) {

@@ -13,14 +13,15 @@
 //   struct hak_registry (static, lazily backed)          struct hak_region (mapped when first needed, lazily backed)
 //   +------------------------+                           +--------------------------------+
 //   | nothing[65536]  zero   |<--- offset 0: no region   | entry[65536]          256 KiB  |  read by every free
-//   +------------------------+                           | superslab[2048]       128 KiB  |  pool's lock
-//   | region_offset[65536]   |----------------------->   | slab_private[65536]     4 MiB  |  written by the owner
+//   +------------------------+                           | superslab[2048]       128 KiB  |  pool's lock, n_covers: its
+//   own | region_offset[65536]   |----------------------->   | slab_private[65536]     4 MiB  |  written by the owner
 //   +------------------------+                           | slab_shared[65536]      4 MiB  |  written by other threads
 //                                                        | in_use                 32 MiB  |  hardened library only
 //                                                        +--------------------------------+
 //
 // An address without a region has offset 0 and so reads an entry of `nothing`: the look-up needs no branch.
-// What a region really costs is 4 KiB of entries per 32 SuperSlabs and 4.1 KiB of descriptors per SuperSlab.
+// What a region really costs is 4 KiB of entries per 32 SuperSlabs and 4.1 KiB of descriptors per SuperSlab, and that
+// only while something lies in the same section of 64 MiB.
 #ifndef HAKMEM_SUPERSLAB_REGISTRY_H_
 #define HAKMEM_SUPERSLAB_REGISTRY_H_
 
@@ -29,6 +30,7 @@
 
 #include "base/atomic.h"
 #include "base/compiler.h"
+#include "platform/lock.h"
 #include "platform/os.h"
 #include "superslab/layout.h"
 
@@ -48,9 +50,18 @@ struct hak_descriptor {
   unsigned char bytes[HAK_DESCRIPTOR_BYTES];
 };
 
+// A section has 4 KiB of entries, and 64 KiB of descriptors of either kind: whole pages, as a rule.
+#define HAK_SECTION_SHIFT 26
+#define HAK_SECTION_SLABS ((size_t)1 << (HAK_SECTION_SHIFT - HAK_SLAB_SHIFT))
+
+struct hak_superslab_slot {
+  unsigned char bytes[HAK_DESCRIPTOR_BYTES - sizeof(uint64_t)];
+  uint64_t n_covers;  // of the first SuperSlab in a section: how many mappings begin in it; the registry's lock
+};
+
 struct hak_region {
   uint32_t entry[HAK_REGION_SLABS];  // atomic
-  struct hak_descriptor superslab[HAK_REGION_SUPERSLABS];
+  struct hak_superslab_slot superslab[HAK_REGION_SUPERSLABS];
   struct hak_descriptor slab_private[HAK_REGION_SLABS];
   struct hak_descriptor slab_shared[HAK_REGION_SLABS];
   // Hardened: bit per HAK_IN_USE_GRANULE bytes; whether a block of Tiny or Mid that is in use starts there. Atomic.
@@ -63,6 +74,9 @@ struct hak_registry {
 };
 
 extern struct hak_registry hak_registry HAK_HIDDEN;
+
+// Lock rank: innermost.
+extern struct hak_mutex hak_registry_lock HAK_HIDDEN;
 
 // The region that holds `address`, below 1 << HAK_ADDRESS_BITS. Where there is none, the registry itself, which is as
 // good for reading an entry, and for nothing else.
@@ -99,17 +113,23 @@ static inline uint32_t hak_entry_make(uint32_t owner_id, uint32_t kind) { return
 static inline uint32_t hak_entry_kind(uint32_t entry) { return entry & 0xff; }
 static inline uint32_t hak_entry_owner(uint32_t entry) { return entry >> 8; }
 
-// Makes sure that the region of `address` exists. False when memory for it has run out, or above HAK_ADDRESS_BITS. The
-// caller holds the lock of the only pool that maps there; a second pool may race for the same region, and the loser's
-// is unmapped. Cost: two system calls per 4 GiB of address space in use.
+// Makes sure that there are entries and descriptors for the SuperSlab at `address`, which the caller has mapped, until
+// hak_registry_uncover. False when memory for them has run out, or above HAK_ADDRESS_BITS. Any thread: two may race for
+// the same region, and the loser's is unmapped. Cost: the registry's lock; two system calls per 4 GiB of address space
+// in use.
 bool hak_registry_cover(const struct hak_os *os, uintptr_t address);
+
+// Ends that: the caller has unmapped the SuperSlab, or needs its entries and descriptors no more. Where nothing else is
+// covered in its section, the registry's memory for it goes back to the operating system, and reads as zero. Any
+// thread. Cost: the registry's lock, held for three system calls where a section has become empty.
+void hak_registry_uncover(const struct hak_os *os, uintptr_t address);
 
 // Sets the entries of the `n_slabs` slabs from `base` on. The region exists.
 void hak_registry_set(uintptr_t base, size_t n_slabs, uint32_t entry);
 
 // The 64-byte descriptors of the slab that holds `address`; its region exists. What they hold is the tier's business.
 // All 32 private descriptors of a SuperSlab are contiguous. They are zero when the region is new, and keep what was
-// last written.
+// last written, or become zero again, when nothing is covered there.
 static inline void *hak_slab_private_descriptor(uintptr_t address) {
   return &hak_region_of(address)->slab_private[(uint32_t)address >> HAK_SLAB_SHIFT];
 }

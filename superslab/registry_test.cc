@@ -3,15 +3,19 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
 #include <random>
 #include <thread>
 
 #include "base/compiler.h"
 #include "platform/os_fake.h"
 #include "superslab/pool.h"
+#include "superslab/test_registry.h"
 
 namespace {
 
@@ -41,9 +45,19 @@ void *MapAfterTheOther(void *hint, size_t bytes) {
   return hak_os_fake()->map(hint, bytes);
 }
 
+std::atomic<bool> is_purging;
+
+// The kernel, when it is slow enough for another thread to come in between.
+bool PurgeSlowly(void *start, size_t bytes) {
+  is_purging = true;
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  return hak_os_fake()->purge(start, bytes);
+}
+
 class Registry : public ::testing::Test {
  protected:
   void SetUp() override { hak_os_fake_reset(4096); }
+  void TearDown() override { EXPECT_EQ(hak_test::CountCovers(), 0u); }
 
   const struct hak_os *os_ = hak_os_fake();
 };
@@ -101,6 +115,7 @@ TEST_F(Registry, KnowsExactlyTheSlabsThatWereSet) {
   for (uintptr_t address = base; address < base + 4 * HAK_SLAB_BYTES; address += HAK_SLAB_BYTES) {
     EXPECT_EQ(Find(address), 0u);
   }
+  hak_registry_uncover(os_, base);
 }
 
 TEST_F(Registry, KnowsTheFirstAndTheLastSlabOfARegion) {
@@ -115,6 +130,7 @@ TEST_F(Registry, KnowsTheFirstAndTheLastSlabOfARegion) {
   EXPECT_EQ(Find(last + HAK_SLAB_BYTES), 0u);
   hak_registry_set(region, 1, 0);
   hak_registry_set(last, 1, 0);
+  hak_registry_uncover(os_, region);
 }
 
 TEST_F(Registry, KeepsOwnerAndKindOfAnEntryApart) {
@@ -134,6 +150,8 @@ TEST_F(Registry, MapsARegionOnceAndNotAgain) {
   ASSERT_TRUE(hak_registry_cover(os_, region + kRegionBytes - 1));
   EXPECT_EQ(hak_os_fake_count(HAK_OS_FAKE_MAP), 1u);
   EXPECT_EQ(hak_os_fake_mapped_bytes(), kRegionMappedBytes);
+  hak_registry_uncover(os_, region);
+  hak_registry_uncover(os_, region + kRegionBytes - 1);
 }
 
 TEST_F(Registry, LeavesARegionUncoveredWhenMemoryRanOutAndCoversItLater) {
@@ -144,6 +162,7 @@ TEST_F(Registry, LeavesARegionUncoveredWhenMemoryRanOutAndCoversItLater) {
   EXPECT_EQ(Find(region), 0u);
   EXPECT_TRUE(hak_registry_cover(os_, region));
   EXPECT_TRUE(IsCovered(region));
+  hak_registry_uncover(os_, region);
 }
 
 TEST_F(Registry, GivesEverySlabDescriptorsOfItsOwn) {
@@ -159,6 +178,84 @@ TEST_F(Registry, GivesEverySlabDescriptorsOfItsOwn) {
       EXPECT_EQ(static_cast<void *>(hak_superslab_descriptor(inside)), &memory->superslab[slab / 32]);
     }
   }
+  hak_registry_uncover(os_, region);
+}
+
+// Sections
+
+constexpr size_t kSectionBytes = size_t{1} << HAK_SECTION_SHIFT;
+constexpr size_t kPurgedBytes =
+    HAK_SECTION_SLABS * (sizeof(uint32_t) + 2 * HAK_DESCRIPTOR_BYTES) + (HAK_CONFIG_HARDENED ? kSectionBytes / 128 : 0);
+
+// Writes all that the registry has for the slab at `base`, and says whether it is still there.
+void Fill(uintptr_t base, unsigned char pattern) {
+  hak_registry_set(base, 1, pattern);
+  memset(hak_slab_private_descriptor(base), pattern, HAK_DESCRIPTOR_BYTES);
+  memset(hak_slab_shared_descriptor(base), pattern, HAK_DESCRIPTOR_BYTES);
+}
+
+bool IsFilled(uintptr_t base, unsigned char pattern) {
+  const unsigned char *descriptors[] = {static_cast<unsigned char *>(hak_slab_private_descriptor(base)),
+                                        static_cast<unsigned char *>(hak_slab_shared_descriptor(base))};
+  for (const unsigned char *bytes : descriptors) {
+    if (std::any_of(bytes, bytes + HAK_DESCRIPTOR_BYTES, [=](unsigned char c) { return c != pattern; })) return false;
+  }
+  return Find(base) == pattern;
+}
+
+TEST_F(Registry, GivesTheMemoryOfASectionBackWithTheLastThatIsCoveredThere) {
+  const uintptr_t section = UnusedRegion() + 5 * kSectionBytes;
+  const uintptr_t first = section;
+  const uintptr_t last = section + kSectionBytes - HAK_SUPERSLAB_BYTES;
+  const uintptr_t neighbours[] = {section - HAK_SUPERSLAB_BYTES, section + kSectionBytes};
+  for (uintptr_t base : {first, last, neighbours[0], neighbours[1]}) {
+    ASSERT_TRUE(hak_registry_cover(os_, base));
+    Fill(base, 0x5a);
+    Fill(base + HAK_SUPERSLAB_BYTES - HAK_SLAB_BYTES, 0x5a);
+  }
+  hak_registry_uncover(os_, first);
+  EXPECT_EQ(hak_os_fake_purged_bytes(), 0u);
+  EXPECT_TRUE(IsFilled(last, 0x5a));
+
+  hak_registry_uncover(os_, last);
+  EXPECT_EQ(hak_os_fake_purged_bytes(), kPurgedBytes);
+  EXPECT_TRUE(IsFilled(first, 0));
+  EXPECT_TRUE(IsFilled(last + HAK_SUPERSLAB_BYTES - HAK_SLAB_BYTES, 0));
+  EXPECT_TRUE(IsFilled(neighbours[0] + HAK_SUPERSLAB_BYTES - HAK_SLAB_BYTES, 0x5a));
+  EXPECT_TRUE(IsFilled(neighbours[1], 0x5a));
+
+  ASSERT_TRUE(hak_registry_cover(os_, last));
+  Fill(last, 0x77);
+  hak_registry_uncover(os_, last);
+  EXPECT_EQ(hak_os_fake_purged_bytes(), 2 * kPurgedBytes);
+  for (uintptr_t base : neighbours) hak_registry_uncover(os_, base);
+}
+
+TEST_F(Registry, KeepsASectionThatIsNotWholePages) {
+  const uintptr_t base = UnusedRegion();
+  ASSERT_TRUE(hak_registry_cover(os_, base));
+  Fill(base, 0x5a);
+  hak_os_fake_reset(2 * 1024 * 1024);
+  hak_registry_uncover(os_, base);
+  EXPECT_EQ(hak_os_fake_purged_bytes(), 0u);
+}
+
+TEST_F(Registry, NeverTakesTheMemoryOfWhatAnotherThreadCoversMeanwhile) {
+  const uintptr_t section = UnusedRegion();
+  ASSERT_TRUE(hak_registry_cover(os_, section));
+  struct hak_os os = *hak_os_fake();
+  os.purge = PurgeSlowly;
+  is_purging = false;
+  std::thread other([section] {
+    while (!is_purging) std::this_thread::yield();
+    EXPECT_TRUE(hak_registry_cover(hak_os_fake(), section + HAK_SUPERSLAB_BYTES));
+    Fill(section + HAK_SUPERSLAB_BYTES, 0x5a);
+  });
+  hak_registry_uncover(&os, section);
+  other.join();
+  EXPECT_EQ(hak_os_fake_purged_bytes(), kPurgedBytes);
+  EXPECT_TRUE(IsFilled(section + HAK_SUPERSLAB_BYTES, 0x5a));
+  hak_registry_uncover(os_, section + HAK_SUPERSLAB_BYTES);
 }
 
 TEST_F(Registry, SurvivesTwoPoolsThatRaceForTheSameRegion) {
@@ -199,6 +296,8 @@ TEST_F(Registry, WhoComesSecondGivesItsCopyOfARegionBack) {
   EXPECT_TRUE(IsCovered(raced_region));
   EXPECT_EQ(hak_os_fake_count(HAK_OS_FAKE_MAP), 2u);
   EXPECT_EQ(hak_os_fake_mapped_bytes(), kRegionMappedBytes);
+  hak_registry_uncover(&os, raced_region);
+  hak_registry_uncover(os_, raced_region);
 }
 
 }  // namespace

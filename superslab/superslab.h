@@ -13,9 +13,9 @@ extern "C" {
 #define HAK_SUPERSLAB_ALL_FREE UINT32_MAX
 
 //   0        8          12         16        24        32          40          48            56
-//   +--------+----------+----------+---------+---------+-----------+-----------+-------------+----------+
-//   | base   | free map |dirty map | used_ms |  next   |  prev     | dirty_next| dirty_prev  | flags    |
-//   +--------+----------+----------+---------+---------+-----------+-----------+-------------+----------+
+//   +--------+----------+----------+---------+---------+-----------+-----------+-------------+
+//   | base   | free map |dirty map | used_ms |  next   |  prev     | dirty_next| dirty_prev  |
+//   +--------+----------+----------+---------+---------+-----------+-----------+-------------+
 //
 // All fields belong to the pool and are guarded by its lock. Invariants:
 //   free_map == 0         <=> in no list of the pool
@@ -25,13 +25,12 @@ struct hak_superslab {
   uintptr_t base;
   uint32_t free_map;   // bit i: slab i is free
   uint32_t dirty_map;  // bit i: slab i is free and may hold pages
-  uint64_t used_ms;    // when a slab was last taken or freed
+  uint64_t used_ms;    // dirty: when a slab was last taken or freed
   struct hak_superslab *next, *prev;
   struct hak_superslab *dirty_next, *dirty_prev;
-  uint64_t reserved;
 };
 
-static_assert(sizeof(struct hak_superslab) == 64, "one cache line");
+static_assert(sizeof(struct hak_superslab) == 56, "a cache line, but for what the registry has there");
 static_assert(offsetof(struct hak_superslab, next) == 24, "as drawn");
 
 // A bitmap of the positions where `n_slabs` free slabs lie side by side, aligned to their number; n_slabs is a power
