@@ -13,8 +13,7 @@ extern "C" {
 // that the caller has nothing to do after it, and nothing to save for then.
 void hak_slab_countdown_and_leave(struct hak_cache *cache, struct hak_slab *slab);
 
-// Gathers a block of `kind` that another heap owns, not freed just before, and ends the thread's work on its heap
-// likewise.
+// Gathers a block of `kind` that another heap owns, on behalf of free, and ends the thread's work on its heap likewise.
 void hak_outbox_add_and_leave(struct hak_cache *cache, void *p, size_t kind);
 
 // Frees `p`, of Mid, if it lies in the same run as the head of its kind's list and is not that head; `kind` and
@@ -43,11 +42,12 @@ static HAK_ALWAYS_INLINE bool hak_slab_push(struct hak_slab *slab, void *p, unsi
   return true;
 }
 
-// Gathers `p`, a block of another heap's slab at `base`, in `slot` if others of that slab were gathered before and
-// there is room: the frequent case of hak_outbox_add. False, and nothing has changed, otherwise.
-static HAK_ALWAYS_INLINE bool hak_outbox_gather(struct hak_cache *cache, struct hak_outbox_slot *slot, void *p,
-                                                uintptr_t base) {
+// Gathers `p`, a block of another heap's slab at `base`, where others of that slab were gathered before and there is
+// room: the frequent case of hak_outbox_add. False, and nothing has changed, in every other.
+static HAK_ALWAYS_INLINE bool hak_outbox_gather(struct hak_cache *cache, void *p, uintptr_t base) {
+  struct hak_outbox_slot *slot = hak_outbox_slot_of(cache, base);
   if (slot->base != base || slot->count == 0 || slot->count >= slot->limit) return false;
+  if (slot->head == (uintptr_t)p) return false;  // freed just before
   if (HAK_POISON) hak_block_poison((uintptr_t)p, hak_registry_kind(p));
   hak_link_set((uintptr_t)p, slot->head);
   slot->head = (uintptr_t)p;
@@ -81,11 +81,8 @@ static HAK_ALWAYS_INLINE bool hak_heap_free_fast(struct hak_cache *cache, void *
       return true;
     }
   } else if (own_id != HAK_NO_OWNER && !hak_outbox_is_due(cache)) {
-    uintptr_t base = address >> run_shift << run_shift;
-    struct hak_outbox_slot *slot = hak_outbox_slot_of(cache, base);
-    bool freed_just_before = slot->head == address;
-    done = !freed_just_before && hak_outbox_gather(cache, slot, p, base);
-    if (!done && !freed_just_before) {
+    done = hak_outbox_gather(cache, p, address >> run_shift << run_shift);
+    if (!done) {
       hak_outbox_add_and_leave(cache, p, hak_entry_kind(entry));
       return true;
     }
