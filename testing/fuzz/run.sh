@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Builds the fuzz targets and runs one after the other. Stops at the first input that fails, and names it.
+# Builds the fuzz targets and runs them, as many at a time as there are cores. Stops at the first input that fails, and
+# names it.
 #
-#   testing/fuzz/run.sh                                   a minute in all
+#   testing/fuzz/run.sh                                   each for a minute
 #   testing/fuzz/run.sh --seconds=86400 --corpus=DIR      a day; what is found interesting is kept in DIR/TARGET
 #   testing/fuzz/run.sh --seconds=600 ace router          these targets
 #   testing/fuzz/run.sh --afl --seconds=60 ace            with AFL++ instead of libFuzzer
@@ -37,20 +38,18 @@ fi
 
 scratch=$(mktemp -d)
 trap 'rm -rf -- "$scratch"' EXIT
-each=$((seconds / ${#targets[@]}))
-((each > 0)) || each=1
 
 # Both take a target, the seed corpus, and a folder for what they find.
 
 run_libfuzzer() {
-  "$bin/$1_fuzz" -max_total_time="$each" -timeout=30 -rss_limit_mb=4096 -verbosity=0 -print_final_stats=1 \
+  "$bin/$1_fuzz" -max_total_time="$seconds" -timeout=30 -rss_limit_mb=4096 -verbosity=0 -print_final_stats=1 \
     -artifact_prefix="$1-" "$3" "$2"
 }
 
 run_afl() {
   local crash crashed=0
   AFL_NO_UI=1 AFL_AUTORESUME=1 AFL_SKIP_CPUFREQ=1 AFL_I_DONT_CARE_ABOUT_MISSING_CRASHES=1 AFL_BENCH_UNTIL_CRASH=1 \
-    afl-fuzz -V "$each" -t 30000 -m none -i "$2" -o "$3" -- "$bin/$1_fuzz" >"$3.log" || {
+    afl-fuzz -V "$seconds" -t 30000 -m none -i "$2" -o "$3" -- "$bin/$1_fuzz" >"$3.log" || {
     tail -n 40 "$3.log" >&2
     return 1
   }
@@ -75,9 +74,16 @@ labels=("${targets[@]/#///testing/fuzz:}")
 ./bazelw build --config="$config" //testing/fuzz:corpus "${labels[@]/%/_fuzz}"
 bin=$(./bazelw info --config="$config" bazel-bin 2>/dev/null)/testing/fuzz
 
-for target in "${targets[@]}"; do
-  found=${corpus:-$scratch}/$target
+# Shows what the target said when it has ended. xargs starts no other after status 255.
+run_target() {
+  local found=${corpus:-$scratch}/$1 status=0
   mkdir -p "$found"
-  printf '== %s for %d s\n' "$target" "$each"
-  "run_$fuzzer" "$target" "$bin/corpus" "$found"
-done
+  "run_$fuzzer" "$1" "$bin/corpus" "$found" >"$scratch/$1.log" 2>&1 || status=255
+  printf '== %s for %d s\n%s\n' "$1" "$seconds" "$(<"$scratch/$1.log")"
+  return "$status"
+}
+
+export -f run_libfuzzer run_afl run_target
+export fuzzer bin corpus scratch seconds
+# shellcheck disable=SC2016 # for the shell that xargs starts
+printf '%s\n' "${targets[@]}" | xargs -P "$(nproc)" -n 1 bash -c 'run_target "$1"' run_target
