@@ -416,6 +416,7 @@ TEST_F(Heap, AnEndedThreadLeavesRoomThatAnyThreadUses) {
     void *live = ended->Malloc(kind);
     hak_slab *slab = SlabOf(live);
     ended.reset();
+    hak_os_fake_advance_ms(HAK_HEAP_ORPHAN_GRACE_MS);
 
     std::vector<void *> blocks = other.MallocMany(kind, ClassOf(kind).n_blocks - 1);
     EXPECT_EQ(pool_.n_slabs_used, n_used + hak_kind_run_slabs(slab->kind));
@@ -512,6 +513,7 @@ TEST_F(Heap, WhatOthersFreeInAnOrphanIsFoundByWhoNeedsIt) {
     full.pop_back();
   }
   hak_heap_flush(&other.cache);
+  hak_os_fake_advance_ms(HAK_HEAP_ORPHAN_GRACE_MS);
   void *p = other.Malloc(kKind);
   EXPECT_EQ(SlabOf(p), SlabOf(full[0]));
   EXPECT_EQ(OwnerOf(full[0]), other.cache.owner_id);
@@ -659,6 +661,24 @@ TEST_F(Heap, TheOwnerFindsFullSlabsThatOthersHaveFreed) {
   for (auto *blocks : {&first, &second, &third}) owner.FreeAll(*blocks);
 }
 
+TEST_F(Heap, AThreadThatNeedsASlabLeavesAnOrphanForAMomentToItsSuccessor) {
+  Thread other(&heaps_);
+  auto ended = std::make_unique<Thread>(&heaps_);
+  void *live = ended->Malloc(kKind);
+  hak_heap *heap = ended->cache.heap;
+  ended.reset();
+  hak_os_fake_advance_ms(HAK_HEAP_ORPHAN_GRACE_MS - 1);
+  void *p = other.Malloc(kKind);
+  EXPECT_NE(SlabOf(p), SlabOf(live));
+  Thread successor(&heaps_);
+  EXPECT_EQ(successor.cache.heap, heap);
+  void *next = successor.Malloc(kKind);
+  EXPECT_EQ(SlabOf(next), SlabOf(live)) << "with its lists";
+  successor.Free(next);
+  successor.Free(live);
+  other.Free(p);
+}
+
 TEST_F(Heap, ForwardsMailThatArrivesAfterASlabHasChangedHands) {
   Thread first(&heaps_);
   Thread second(&heaps_);
@@ -668,6 +688,7 @@ TEST_F(Heap, ForwardsMailThatArrivesAfterASlabHasChangedHands) {
   hak_heap_flush(&third.cache);  // in the mail of the first
   blocks.pop_back();
   hak_heap_detach(&first.cache);
+  hak_os_fake_advance_ms(HAK_HEAP_ORPHAN_GRACE_MS);
   void *p = second.Malloc(kKind);
   EXPECT_EQ(SlabOf(p), SlabOf(blocks[0]));
   EXPECT_EQ(RemoteOf(p)->owner, second.cache.heap);

@@ -101,10 +101,10 @@ static void dissolve_locked(struct hak_heap_set *set, struct hak_heap *heap) HAK
   set->husks = heap;
 }
 
-// Dissolves the oldest orphan if it was not adopted within the decay time.
-static bool dissolve_old_locked(struct hak_heap_set *set, uint64_t now) HAK_REQUIRES(set->lock) {
+// Dissolves the oldest orphan if it has been one for so long.
+static bool dissolve_old_locked(struct hak_heap_set *set, uint64_t now, uint64_t age_ms) HAK_REQUIRES(set->lock) {
   struct hak_heap *oldest = set->oldest_orphan;
-  if (oldest == NULL || now - oldest->orphaned_ms < hak_retain_delay_ms(&set->pool->retain)) return false;
+  if (oldest == NULL || now - oldest->orphaned_ms < age_ms) return false;
   dissolve_locked(set, oldest);
   return true;
 }
@@ -137,8 +137,8 @@ struct hak_slab *hak_public_take(struct hak_heap *heap, size_t kind) {
     slab = public_take_locked(set, heap, kind);
   }
   if (slab == NULL && set->oldest_orphan != NULL) {
-    dissolve_locked(set, set->oldest_orphan);
-    slab = public_take_locked(set, heap, kind);
+    uint64_t grace_ms = set->diet ? 0 : hak_min(HAK_HEAP_ORPHAN_GRACE_MS, hak_retain_delay_ms(&set->pool->retain));
+    if (dissolve_old_locked(set, set->pool->os->now_ms(), grace_ms)) slab = public_take_locked(set, heap, kind);
   }
   hak_unlock(&set->lock);
   return slab;
@@ -230,7 +230,7 @@ void hak_heap_abandon(struct hak_cache *cache) {
   hak_store_relaxed(&heap->orphan, 1);
   hak_add_relaxed(&set->n_threadless, 1);
   link_orphan_locked(set, heap);
-  (void)dissolve_old_locked(set, now);
+  (void)dissolve_old_locked(set, now, hak_retain_delay_ms(&set->pool->retain));
   hak_unlock(&set->lock);
 }
 
@@ -250,7 +250,7 @@ void hak_heap_forget(struct hak_heap *heap) {
 
 void hak_threadless_decay(struct hak_heap_set *set, uint64_t now) {
   hak_lock(&set->lock);
-  while (dissolve_old_locked(set, now)) {
+  while (dissolve_old_locked(set, now, hak_retain_delay_ms(&set->pool->retain))) {
   }
   collect_mail_locked(set);
   if (set->public_heap != NULL) hak_heap_decay(set->public_heap, now);
