@@ -13,8 +13,8 @@
 //   struct hak_registry (static, lazily backed)          struct hak_region (mapped when first needed, lazily backed)
 //   +------------------------+                           +--------------------------------+
 //   | nothing[65536]  zero   |<--- offset 0: no region   | entry[65536]          256 KiB  |  read by every free
-//   +------------------------+                           | superslab[2048]       128 KiB  |  pool's lock, n_covers: its
-//   own | region_offset[65536]   |----------------------->   | slab_private[65536]     4 MiB  |  written by the owner
+//   +------------------------+                           | superslab[2048]       128 KiB  |  pool's lock (covers: own)
+//   | region_offset[65536]   |----------------------->   | slab_private[65536]     4 MiB  |  written by the owner
 //   +------------------------+                           | slab_shared[65536]      4 MiB  |  written by other threads
 //                                                        | in_use                 32 MiB  |  hardened library only
 //                                                        +--------------------------------+
