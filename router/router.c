@@ -299,18 +299,14 @@ HAK_EXPORT void *hak_calloc(size_t n, size_t size) {
 
 // Moves the content of block `p` of `old_bytes` into a block for `size` bytes.
 static void *move(void *p, size_t old_bytes, size_t size) {
-  void *moved;
-  if (size > old_bytes) {
-    moved = hak_router_malloc(size);
-    if (HAK_UNLIKELY(moved == NULL)) return NULL;
-  } else {
-    int saved_errno = errno;
-    moved = hak_router_malloc(size);
-    if (HAK_UNLIKELY(moved == NULL)) {
-      // A block that cannot become smaller is large enough.
-      errno = saved_errno;
-      return p;
-    }
+  bool grows = size > old_bytes;
+  int saved_errno = grows ? 0 : errno;
+  void *moved = hak_router_malloc(size);
+  if (HAK_UNLIKELY(moved == NULL)) {
+    if (grows) return NULL;
+    // A block that cannot become smaller is large enough.
+    errno = saved_errno;
+    return p;
   }
   memcpy(moved, p, hak_min(old_bytes, size));
   free_for(p, "realloc");
