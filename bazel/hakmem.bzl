@@ -6,6 +6,15 @@ Flags that choose a kind of build (optimised, sanitized, checked) are in .bazelr
 
 load("@rules_cc//cc:defs.bzl", "cc_binary", "cc_library", "cc_test")
 
+# Tags of what preloads a library or links with one that replaces malloc. That does not go together with sanitizers: each
+# brings a malloc of its own (asan, tsan) or a runtime library that the preload library would then depend on (ubsan).
+# What the library is made of is tested under them in its own folders.
+NO_SANITIZER = [
+    "no_asan",
+    "no_tsan",
+    "no_ubsan",
+]
+
 # The compiler must not turn malloc followed by memset into calloc, nor drop a malloc/free pair that a test wrote.
 _MALLOC_COPTS = [
     "-fno-builtin-" + function
@@ -150,6 +159,26 @@ def hak_cc_test(name, srcs, copts = [], deps = [], **kwargs):
         copts = _copts(name, srcs) + _OPTIMISED_TEST_COPTS + copts,
         linkstatic = True,
         deps = deps + [d for d in gtest if d not in deps],
+        **kwargs
+    )
+
+def hak_cc_test_cases(name, srcs, deps = [], **kwargs):
+    """Test cases that several tests run, each on another library or with other variables: they are compiled once.
+
+    The tests are hak_cc_test with srcs = [] and this in deps.
+
+    Args:
+      name: as in cc_library.
+      srcs: as in cc_library; C++.
+      deps: as in cc_library; GoogleTest and its main are added.
+      **kwargs: as in cc_library.
+    """
+    hak_cc_library(
+        name = name,
+        testonly = True,
+        srcs = srcs,
+        alwayslink = True,
+        deps = deps + ["@com_google_googletest//:gtest_main"],
         **kwargs
     )
 
