@@ -45,7 +45,7 @@ static HAK_ALWAYS_INLINE uint32_t hak_ace_extent_make(size_t n_pages) {
 // instruction: the words begin at a fixed distance from the region's start.
 static HAK_ALWAYS_INLINE uint32_t *hak_ace_extent_of(const void *p) {
   const struct hak_registry *registry = &hak_registry;
-  HAK_KEEP_AS_BASE(registry);
+  HAK_HIDE(registry);
   uint64_t page = (uint32_t)(uintptr_t)p >> HAK_ACE_PAGE_SHIFT;
   uint64_t offset = registry->region_offset[(uintptr_t)p >> HAK_REGION_SHIFT];
   return (uint32_t *)((uintptr_t)registry + (offset + page) * sizeof(uint32_t) +
@@ -80,7 +80,7 @@ static HAK_ALWAYS_INLINE void *hak_ace_cache_pop_class(struct hak_ace_cache *cac
   }
   uint32_t *word = hak_ace_extent_of(p);
   uint32_t extent = hak_load_relaxed(word) & ~HAK_ACE_UNUSED;
-  HAK_KEEP_AS_BASE(extent);  // one value for both uses
+  HAK_HIDE(extent);  // one value for both uses
   hak_store_relaxed(word, extent);
   cache->room_pages += (int32_t)(extent & HAK_ACE_EXTENT_PAGES);
   hak_unpoison(p, (size_t)(extent & HAK_ACE_EXTENT_PAGES) << HAK_ACE_PAGE_SHIFT);
@@ -93,16 +93,16 @@ static HAK_ALWAYS_INLINE void *hak_ace_cache_pop(struct hak_ace_cache *cache, si
   size_t smallest = (HAK_ACE_MIN_PAGES - 1) * HAK_ACE_PAGE_BYTES + 1;
   size_t excess = size - smallest;
   if (HAK_UNLIKELY(excess > HAK_ACE_MAX_BYTES - smallest)) return NULL;
-  HAK_KEEP_AS_BASE(cache);
+  HAK_HIDE(cache);
   const struct hak_ace_class_tables *tables = &hak_ace_class_tables;
-  HAK_KEEP_AS_BASE(tables);
+  HAK_HIDE(tables);
   return hak_ace_cache_pop_class(cache, tables, tables->of_pages[excess >> HAK_ACE_PAGE_SHIFT], 1);
 }
 
 // Puts the block at `p` into the cache. False, and nothing has changed, if the cache has no room or `p`, whose registry
 // entry has the kind HAK_KIND_ACE, is not the start of a live block: then hak_ace_free sees to it.
 static HAK_ALWAYS_INLINE bool hak_ace_cache_push(struct hak_ace_cache *cache, void *p) {
-  HAK_KEEP_AS_BASE(cache);
+  HAK_HIDE(cache);
   uint32_t *word = hak_ace_extent_of(p);
   uint32_t extent = hak_load_relaxed(word);
   if (HAK_UNLIKELY(!hak_ace_extent_is_live(extent) || !hak_ace_is_page(p))) return false;

@@ -65,9 +65,9 @@
 #define HAK_CONFIG_HARDENED 0
 #endif
 
-// Hides from the compiler how `pointer` was made, so that it keeps it in one register and reaches everything at
-// constant distances from there, instead of computing an address for each.
-#define HAK_KEEP_AS_BASE(pointer) __asm__("" : "+r"(pointer))
+// Hides from the compiler how `value` was made: a pointer is kept in one register, and everything reached at constant
+// distances from there, instead of computing an address for each.
+#define HAK_HIDE(value) __asm__("" : "+r"(value))
 
 // Keeps the compiler from moving memory accesses over this point, and tells the processor nothing.
 #define HAK_COMPILER_BARRIER() __atomic_signal_fence(__ATOMIC_SEQ_CST)

@@ -92,10 +92,11 @@ static HAK_ALWAYS_INLINE void *hak_cache_pop(struct hak_cache *cache, size_t kin
 
 // Frees `p` if it lies in the same 64 KiB as the head of its kind's list; false if it does not, or if it is no block at
 // all. `p` may have any value: one that is foreign, unaligned or was freed just before fails here and is sorted out by
-// the caller, for whom *kind and *distance (from the head, as an XOR) are what was found out so far: *kind is
-// HAK_KINDS, which is none, if it was freed just before; else *distance is not 0.
-static HAK_ALWAYS_INLINE bool hak_cache_push(struct hak_cache *cache, void *p, size_t *kind, uintptr_t *distance) {
-  *kind = hak_registry_kind(p);
+// the caller, for whom *kind, *distance (from the head, as an XOR) and *index (in the registry) are what was found out
+// so far: *kind is HAK_KINDS, which is none, if it was freed just before; else *distance is not 0.
+static HAK_ALWAYS_INLINE bool hak_cache_push(struct hak_cache *cache, void *p, size_t *kind, uintptr_t *distance,
+                                             uint64_t *index) {
+  *kind = hak_registry_look_up(p, index);
   uintptr_t head = cache->list[*kind];
   if (HAK_UNLIKELY(hak_xor_is_zero((uintptr_t)p, head, distance))) {
     *kind = HAK_KINDS;

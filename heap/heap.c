@@ -422,6 +422,15 @@ HAK_NOINLINE void hak_slab_countdown_and_leave(struct hak_cache *cache, struct h
   end_countdown(cache, slab);
   hak_heap_leave(cache);
 }
+#define EIGHT_KINDS(kind, run_shift) \
+  [(kind)...(kind) + 7] = (int32_t) ~((UINT32_C(1) << (run_shift)) - (uint32_t)HAK_BLOCK_ALIGNMENT)
+
+const int32_t hak_run_outside[HAK_KINDS] = {
+    EIGHT_KINDS(HAK_KIND_MID_FIRST, 16),      EIGHT_KINDS(HAK_KIND_MID_FIRST + 8, 17),
+    EIGHT_KINDS(HAK_KIND_MID_FIRST + 16, 18), EIGHT_KINDS(HAK_KIND_MID_FIRST + 24, 19),
+    EIGHT_KINDS(HAK_KIND_MID_FIRST + 32, 20),
+};
+
 
 // Why a block of this thread was refused.
 static HAK_COLD HAK_NORETURN void fatal_local(const struct hak_slab *slab, void *p, const char *function) {
@@ -434,7 +443,10 @@ static void free_local(struct hak_cache *cache, void *p, size_t kind, const char
   uintptr_t distance = cache->list[kind] ^ (uintptr_t)p;
   if (distance != 0 && hak_cache_push_run(cache, p, kind, distance)) return;
   struct hak_slab *slab = hak_slab_at(hak_kind_run_base(kind, (uintptr_t)p));
-  if (HAK_UNLIKELY(distance == 0 || !hak_slab_push(slab, p, hak_kind_run_shift(kind)))) fatal_local(slab, p, function);
+  uint32_t offset = (uint32_t)((uintptr_t)p - slab->base);
+  if (HAK_UNLIKELY(distance == 0 || !hak_slab_push(slab, p, hak_kind_run_shift(kind), offset))) {
+    fatal_local(slab, p, function);
+  }
   if (HAK_UNLIKELY(slab->countdown == 0)) end_countdown(cache, slab);
 }
 

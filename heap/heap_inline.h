@@ -16,12 +16,15 @@ void hak_slab_countdown_and_leave(struct hak_cache *cache, struct hak_slab *slab
 // Gathers a block of `kind` that another heap owns, on behalf of free, and ends the thread's work on its heap likewise.
 void hak_outbox_add_and_leave(struct hak_cache *cache, void *p, size_t kind);
 
+// By kind of Mid: the bits of which none is set in the distance of two blocks of the same run, sign-extended. A table,
+// since the baseline of x86-64 shifts by a variable in one register only.
+extern const int32_t hak_run_outside[HAK_KINDS] HAK_HIDDEN;
+
 // Frees `p`, of Mid, if it lies in the same run as the head of its kind's list and is not that head; `kind` and
 // `distance` are what hak_cache_push left when it refused `p`, which looks no further than 64 KiB. False, and nothing
 // has changed, otherwise.
 static HAK_ALWAYS_INLINE bool hak_cache_push_run(struct hak_cache *cache, void *p, size_t kind, uintptr_t distance) {
-  if (kind < HAK_KIND_MID_FIRST || distance >> hak_kind_run_shift(kind) != 0) return false;
-  if (HAK_UNLIKELY(distance % HAK_BLOCK_ALIGNMENT != 0)) return false;
+  if (kind < HAK_KIND_MID_FIRST || (distance & (uintptr_t)(intptr_t)hak_run_outside[kind]) != 0) return false;
   hak_block_poison((uintptr_t)p, kind);
   hak_link_set((uintptr_t)p, cache->list[kind]);
   cache->list[kind] = (uintptr_t)p;
@@ -29,11 +32,10 @@ static HAK_ALWAYS_INLINE bool hak_cache_push_run(struct hak_cache *cache, void *
 }
 
 // Puts block `p` into the list of its slab, which is not current or a long run, and which the caller owns. False if it
-// was freed just before, or never handed out. `run_shift` is that of its kind. Where the countdown comes to 0, the
-// caller sees to it.
-static HAK_ALWAYS_INLINE bool hak_slab_push(struct hak_slab *slab, void *p, unsigned run_shift) {
+// was freed just before, or never handed out. `run_shift` is that of its kind, `offset` where `p` lies in its run.
+// Where the countdown comes to 0, the caller sees to it.
+static HAK_ALWAYS_INLINE bool hak_slab_push(struct hak_slab *slab, void *p, unsigned run_shift, uint32_t offset) {
   uintptr_t address = (uintptr_t)p;
-  uint32_t offset = (uint32_t)address & (((uint32_t)1 << run_shift) - 1);
   if (HAK_UNLIKELY(slab->free == address || !hak_slab_is_carved(slab, run_shift, offset))) return false;
   hak_block_poison(address, slab->kind);
   hak_link_set(address, slab->free);
@@ -57,33 +59,33 @@ static HAK_ALWAYS_INLINE bool hak_outbox_gather(struct hak_cache *cache, void *p
 }
 
 // Frees `p` if it is a block of a slab that this thread owns, and not of the current one's list, or one of another
-// heap's and no slot of the outbox is due. `run_shift` is that of its kind: a constant in the caller saves a third of
-// the instructions; `distance`, not 0, as above. False, and nothing has changed, in every other case, and where the
-// pointer looks wrong: hak_heap_free takes it from there.
-static HAK_ALWAYS_INLINE bool hak_heap_free_fast(struct hak_cache *cache, void *p, unsigned run_shift,
-                                                 uintptr_t distance) {
+// heap's and no slot of the outbox is due. `run_shift` is that of its kind and `offset` where it lies in its run: where
+// the caller knows the former for a constant, that saves a third of the instructions. `distance`, not 0, and `index` as
+// above. False, and nothing has changed, in every other case, and where the pointer looks wrong: hak_heap_free takes it
+// from there.
+static HAK_ALWAYS_INLINE bool hak_heap_free_fast(struct hak_cache *cache, void *p, unsigned run_shift, uint32_t offset,
+                                                 uintptr_t distance, uint64_t index) {
   uintptr_t address = (uintptr_t)p;
   // The head of a list is an aligned address, or none of the process's, so that `distance` says what `p` is.
-  if (HAK_UNLIKELY((distance >> HAK_ADDRESS_BITS | distance % HAK_BLOCK_ALIGNMENT) != 0)) return false;
-  struct hak_region *region = hak_region_of(address);
-  uint32_t base_in_region = (uint32_t)address >> run_shift << run_shift;
-  struct hak_slab *slab = (struct hak_slab *)&region->slab_private[base_in_region >> HAK_SLAB_SHIFT];
+  if (HAK_UNLIKELY((distance & ~(HAK_ADDRESS_MASK - (HAK_BLOCK_ALIGNMENT - 1))) != 0)) return false;
+  const uint32_t *entry = hak_registry_entry_at(index);
+  struct hak_slab *slab = (struct hak_slab *)hak_slab_private_descriptor_beside(entry, address, offset);
   hak_store_relaxed(&cache->inside, 1);
   // Against a visitor, who writes owner_id, makes all threads pass a barrier, and reads inside (visit.c).
   HAK_COMPILER_BARRIER();
-  uint32_t entry = hak_load_relaxed(&region->entry[(uint32_t)address >> HAK_SLAB_SHIFT]);
   uint32_t own_id = hak_load_acquire(&cache->owner_id);
+  uint32_t unlike_own = hak_load_relaxed(entry) ^ own_id;
   bool done = false;
-  if (HAK_LIKELY(hak_entry_owner(entry) == own_id)) {
-    done = hak_slab_push(slab, p, run_shift);
+  if (HAK_LIKELY(unlike_own < HAK_OWNER_STEP)) {
+    done = hak_slab_push(slab, p, run_shift, offset);
     if (done && HAK_UNLIKELY(slab->countdown == 0)) {
       hak_slab_countdown_and_leave(cache, slab);
       return true;
     }
   } else if (own_id != HAK_NO_OWNER && !hak_outbox_is_due(cache)) {
-    done = hak_outbox_gather(cache, p, address >> run_shift << run_shift);
+    done = hak_outbox_gather(cache, p, address - offset);
     if (!done) {
-      hak_outbox_add_and_leave(cache, p, hak_entry_kind(entry));
+      hak_outbox_add_and_leave(cache, p, hak_entry_kind(unlike_own));  // an owner's id has no bits there
       return true;
     }
   }

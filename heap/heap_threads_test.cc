@@ -69,7 +69,8 @@ class HeapThreads : public ::testing::Test {
     }
     size_t kind;
     uintptr_t distance;
-    if (!hak_cache_push(cache, block.p, &kind, &distance)) {
+    uint64_t index;
+    if (!hak_cache_push(cache, block.p, &kind, &distance, &index)) {
       hak_heap_free(cache, block.p, "free");
     }
   }

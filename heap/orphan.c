@@ -147,14 +147,14 @@ struct hak_slab *hak_public_take(struct hak_heap *heap, size_t kind) {
 // Attach and detach
 
 // What a registry entry has room for.
-#define HAK_HEAPS_MAX ((uint32_t)(1 << 24) - 1)
+#define HAK_HEAPS_MAX (HAK_NO_OWNER / HAK_OWNER_STEP - 1)
 
 static struct hak_heap *new_heap_locked(struct hak_heap_set *set) HAK_REQUIRES(set->lock) {
   if (set->n_heaps == HAK_HEAPS_MAX) return NULL;
   struct hak_heap *heap = hak_pool_meta_alloc(set->pool, sizeof *heap);
   if (heap == NULL) return NULL;
   heap->set = set;
-  heap->id = ++set->n_heaps;
+  heap->id = ++set->n_heaps * HAK_OWNER_STEP;
   heap->list[HAK_KIND_NONE] = HAK_CACHE_NO_BLOCK;
   return heap;
 }

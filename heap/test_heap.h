@@ -55,7 +55,8 @@ class Thread {
   void Free(void *p) {
     size_t kind;
     uintptr_t distance;
-    if (!hak_cache_push(&cache, p, &kind, &distance)) hak_heap_free(&cache, p, "free");
+    uint64_t index;
+    if (!hak_cache_push(&cache, p, &kind, &distance, &index)) hak_heap_free(&cache, p, "free");
   }
 
   void FreeAll(const std::vector<void *> &blocks) {

@@ -35,7 +35,8 @@ void *hak_mid_malloc_aligned(struct hak_cache *cache, size_t size, size_t alignm
 void hak_mid_free(struct hak_cache *cache, void *p) {
   size_t kind;
   uintptr_t distance;
-  if (hak_cache_push(cache, p, &kind, &distance)) return;
+  uint64_t index;
+  if (hak_cache_push(cache, p, &kind, &distance, &index)) return;
   kind = hak_entry_kind(hak_registry_find(p));
   if (kind < HAK_KIND_MID_FIRST || kind > HAK_KIND_MID_LAST) hak_fatal_misuse("free", p, HAK_MISUSE_FOREIGN);
   hak_heap_free(cache, p, "free");

@@ -47,8 +47,8 @@ static struct hak_ace_cache *ace_cache_beside(struct hak_cache *cache) {
   uintptr_t own = (uintptr_t)&hak_thread_cache;
   uintptr_t own_ace = (uintptr_t)&hak_thread_ace_cache;
   // Linkers do not know how to relax a subtraction of thread-local offsets.
-  HAK_KEEP_AS_BASE(own);
-  HAK_KEEP_AS_BASE(own_ace);
+  HAK_HIDE(own);
+  HAK_HIDE(own_ace);
   return (struct hak_ace_cache *)((uintptr_t)cache + (own_ace - own));
 }
 

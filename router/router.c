@@ -245,32 +245,39 @@ static HAK_NOINLINE void free_as(void *p, const char *function) {
   }
 }
 
-// On behalf of `function`, a block that is not in the list's slab; `kind` and `distance` as hak_cache_push left them.
-static HAK_ALWAYS_INLINE void free_slow(void *p, size_t kind, uintptr_t distance, const char *function) {
+// On behalf of `function`, a block that is not in the list's slab; `kind`, `distance` and `index` as hak_cache_push
+// left them.
+static HAK_ALWAYS_INLINE void free_slow(void *p, size_t kind, uintptr_t distance, uint64_t index,
+                                        const char *function) {
   if (HAK_CONFIG_HARDENED) {
     // Straight to the checks.
-  } else if (kind <= HAK_KIND_TINY_LAST) {
-    if (HAK_LIKELY(hak_heap_free_fast(&hak_thread_cache, p, HAK_SLAB_SHIFT, distance))) return;
+  } else if (kind <= HAK_KIND_SINGLE_SLAB_LAST) {
+    uint32_t offset = (uint16_t)(uintptr_t)p;
+    if (HAK_LIKELY(hak_heap_free_fast(&hak_thread_cache, p, HAK_SLAB_SHIFT, offset, distance, index))) return;
   } else if (kind <= HAK_KIND_MID_LAST) {
     if (hak_cache_push_run(&hak_thread_cache, p, kind, distance)) return;
-    if (HAK_LIKELY(hak_heap_free_fast(&hak_thread_cache, p, hak_kind_run_shift(kind), distance))) return;
+    HAK_HIDE(kind);  // so that the ways above, which are more frequent, save no register for what follows
+    uint32_t offset = (uint32_t)(uintptr_t)p & ~(uint32_t)hak_run_outside[kind];  // if it is aligned
+    unsigned run_shift = hak_kind_run_shift(kind);
+    if (HAK_LIKELY(hak_heap_free_fast(&hak_thread_cache, p, run_shift, offset, distance, index))) return;
   } else if (kind == HAK_KIND_ACE && distance >> HAK_ADDRESS_BITS == 0) {  // there is no list: `p` itself
     if (HAK_LIKELY(hak_ace_cache_push(&hak_thread_ace_cache, p))) return;
   }
   free_as(p, function);
 }
 
-HAK_NOINLINE void hak_router_free_slow(void *p, size_t kind, uintptr_t distance) {
-  free_slow(p, kind, distance, "free");
+HAK_NOINLINE void hak_router_free_slow(void *p, size_t kind, uintptr_t distance, uint64_t index) {
+  free_slow(p, kind, distance, index, "free");
 }
 
 // As hak_router_free, on behalf of `function`.
 static HAK_NOINLINE void free_for(void *p, const char *function) {
   size_t kind = HAK_KIND_NONE;
   uintptr_t distance = 0;
+  uint64_t index = 0;
   if (HAK_POISON) hak_router_unmark_block(p);
-  if (!HAK_CONFIG_HARDENED && hak_cache_push(&hak_thread_cache, p, &kind, &distance)) return;
-  free_slow(p, kind, distance, function);
+  if (!HAK_CONFIG_HARDENED && hak_cache_push(&hak_thread_cache, p, &kind, &distance, &index)) return;
+  free_slow(p, kind, distance, index, function);
 }
 
 // The public functions

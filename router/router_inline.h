@@ -12,7 +12,7 @@ extern "C" {
 #endif
 
 HAK_HIDDEN void *hak_router_malloc_slow(size_t size);
-HAK_HIDDEN void hak_router_free_slow(void *p, size_t kind, uintptr_t distance);
+HAK_HIDDEN void hak_router_free_slow(void *p, size_t kind, uintptr_t distance, uint64_t index);
 
 // Where poison is (base/poison.h), the block at `p`, fresh from its tier, becomes one of `size` bytes; and one to give
 // back to its tier, if it is hakmem's.
@@ -40,14 +40,16 @@ static HAK_ALWAYS_INLINE void *hak_router_malloc(size_t size) {
 static HAK_ALWAYS_INLINE void hak_router_free(void *p) {
   size_t kind;
   uintptr_t distance;
+  uint64_t index;
   if (HAK_POISON) hak_router_unmark_block(p);
   if (HAK_CONFIG_HARDENED) {
     kind = HAK_KIND_NONE;
     distance = 0;
-  } else if (HAK_LIKELY(hak_cache_push(&hak_thread_cache, p, &kind, &distance))) {
+    index = 0;
+  } else if (HAK_LIKELY(hak_cache_push(&hak_thread_cache, p, &kind, &distance, &index))) {
     return;
   }
-  hak_router_free_slow(p, kind, distance);
+  hak_router_free_slow(p, kind, distance, index);
 }
 
 #ifdef __cplusplus

@@ -23,6 +23,7 @@
 // User space addresses have 47 bits on x86-64 and 48 on most other machines; the kernel hands out more only to who asks
 // for them by a hint, which nobody here does. Pointers above are foreign.
 #define HAK_ADDRESS_BITS 48
+#define HAK_ADDRESS_MASK (((uintptr_t)1 << HAK_ADDRESS_BITS) - 1)
 #define HAK_REGIONS ((size_t)1 << (HAK_ADDRESS_BITS - HAK_REGION_SHIFT))
 
 // A slab's kind says who owns its blocks, and, for blocks of equal size, which size class they have.
@@ -35,6 +36,7 @@
 #define HAK_KIND_TINY_FIRST 1
 #define HAK_KIND_TINY_LAST 64
 #define HAK_KIND_MID_FIRST 65
+#define HAK_KIND_SINGLE_SLAB_LAST 72  // with runs of one slab, as all before
 #define HAK_KIND_MID_LAST 104
 #define HAK_KIND_ACE 126
 #define HAK_KIND_HUGE 127

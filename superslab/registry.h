@@ -26,6 +26,7 @@
 #define HAKMEM_SUPERSLAB_REGISTRY_H_
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/atomic.h"
@@ -91,16 +92,28 @@ static inline uint32_t *hak_registry_entry(const void *p) {
   return &hak_region_of(address)->entry[(uint32_t)address >> HAK_SLAB_SHIFT];
 }
 
-// The kind byte alone, for the hot path of free. Bits of `p` above HAK_ADDRESS_BITS are ignored, so that the look-up
-// needs no branch; the caller excludes such pointers by other means. The offset is read without an atomic operation,
-// which lets it be an operand of the addition: whoever holds a block of ours got it, by way of the program's own
-// synchronisation, after the region was made.
-static HAK_ALWAYS_INLINE size_t hak_registry_kind(const void *p) {
+// The kind byte of the entry alone, for the hot path of free, and in *index where the entry lies, from the registry in
+// units of 4 bytes. Bits of `p` above HAK_ADDRESS_BITS are ignored, so that the look-up needs no branch; the caller
+// excludes such pointers by other means. The offset is read without an atomic operation, which lets it be an operand of
+// the addition: whoever holds a block of ours got it, by way of the program's own synchronisation, after the region was
+// made.
+static HAK_ALWAYS_INLINE size_t hak_registry_look_up(const void *p, uint64_t *index) {
   uintptr_t region = ((uintptr_t)p >> HAK_REGION_SHIFT) & (HAK_REGIONS - 1);
   uint64_t slab = (uint32_t)(uintptr_t)p >> HAK_SLAB_SHIFT;
   const struct hak_registry *registry = &hak_registry;
-  HAK_KEEP_AS_BASE(registry);
-  return hak_load_relaxed((const uint8_t *)((uintptr_t)registry + (registry->region_offset[region] + slab) * 4));
+  HAK_HIDE(registry);
+  *index = registry->region_offset[region] + slab;
+  return hak_load_relaxed((const uint8_t *)((uintptr_t)registry + *index * sizeof(uint32_t)));
+}
+
+static HAK_ALWAYS_INLINE size_t hak_registry_kind(const void *p) {
+  uint64_t index;
+  return hak_registry_look_up(p, &index);
+}
+
+// The entry at that index.
+static HAK_ALWAYS_INLINE const uint32_t *hak_registry_entry_at(uint64_t index) {
+  return (const uint32_t *)((uintptr_t)&hak_registry + index * sizeof(uint32_t));
 }
 
 // The entry for any bit pattern `p`; 0 for what is not ours.
@@ -109,9 +122,12 @@ static inline uint32_t hak_registry_find(const void *p) {
   return hak_load_relaxed(hak_registry_entry(p));
 }
 
-static inline uint32_t hak_entry_make(uint32_t owner_id, uint32_t kind) { return owner_id << 8 | kind; }
-static inline uint32_t hak_entry_kind(uint32_t entry) { return entry & 0xff; }
-static inline uint32_t hak_entry_owner(uint32_t entry) { return entry >> 8; }
+// An owner's id is a multiple of HAK_OWNER_STEP.
+#define HAK_OWNER_STEP 0x100
+
+static inline uint32_t hak_entry_make(uint32_t owner_id, uint32_t kind) { return owner_id | kind; }
+static inline uint32_t hak_entry_kind(uint32_t entry) { return entry % HAK_OWNER_STEP; }
+static inline uint32_t hak_entry_owner(uint32_t entry) { return entry - entry % HAK_OWNER_STEP; }
 
 // Makes sure that there are entries and descriptors for the SuperSlab at `address`, which the caller has mapped, until
 // hak_registry_uncover. False when memory for them has run out, or above HAK_ADDRESS_BITS. Any thread: two may race for
@@ -136,6 +152,15 @@ static inline void *hak_slab_private_descriptor(uintptr_t address) {
 
 static inline void *hak_slab_shared_descriptor(uintptr_t address) {
   return &hak_region_of(address)->slab_shared[(uint32_t)address >> HAK_SLAB_SHIFT];
+}
+
+// The private descriptor of the slab that is `offset` bytes before `address`, from `address`'s own entry. Shorter than
+// by the region: the distance between entry and descriptor is a product of 32 bits.
+static HAK_ALWAYS_INLINE void *hak_slab_private_descriptor_beside(const uint32_t *entry, uintptr_t address,
+                                                                  uint32_t offset) {
+  uint32_t stride_beyond_entry = HAK_DESCRIPTOR_BYTES - sizeof(uint32_t);
+  uintptr_t own = (uintptr_t)entry + ((uint32_t)address >> HAK_SLAB_SHIFT) * stride_beyond_entry;
+  return (void *)(own + offsetof(struct hak_region, slab_private) - (offset >> HAK_SLAB_SHIFT) * HAK_DESCRIPTOR_BYTES);
 }
 
 // The descriptor of the SuperSlab that holds `address`; its region exists.

@@ -98,7 +98,7 @@ TEST_F(Registry, KnowsNeitherTheStackNorTheHeapNorCodeNorItself) {
 TEST_F(Registry, KnowsExactlyTheSlabsThatWereSet) {
   uintptr_t base = UnusedRegion() + 7 * HAK_SLAB_BYTES;
   ASSERT_TRUE(hak_registry_cover(os_, base));
-  const uint32_t entry = hak_entry_make(0xabcdef, 104);
+  const uint32_t entry = hak_entry_make(0xabcdefu * HAK_OWNER_STEP, 104);
   hak_registry_set(base, 4, entry);
   EXPECT_EQ(Find(base - 1), 0u);
   for (uintptr_t address = base; address < base + 4 * HAK_SLAB_BYTES; address += HAK_SLAB_BYTES / 4) {
@@ -118,6 +118,23 @@ TEST_F(Registry, KnowsExactlyTheSlabsThatWereSet) {
   hak_registry_uncover(os_, base);
 }
 
+TEST_F(Registry, LeadsFromTheHotPathsLookUpToTheSameEntryAndDescriptors) {
+  uintptr_t region = UnusedRegion();
+  for (uintptr_t base : {region, region + 7 * HAK_SUPERSLAB_BYTES, region + kRegionBytes - 16 * HAK_SLAB_BYTES}) {
+    ASSERT_TRUE(hak_registry_cover(os_, base));
+    for (size_t slab = 0; slab < 16; ++slab) {
+      uintptr_t address = base + slab * HAK_SLAB_BYTES + 0x1230;
+      uint64_t index;
+      hak_registry_look_up(reinterpret_cast<void *>(address), &index);
+      const uint32_t *entry = hak_registry_entry_at(index);
+      EXPECT_EQ(entry, hak_registry_entry(reinterpret_cast<void *>(address)));
+      uint32_t offset = static_cast<uint32_t>(address - base);
+      EXPECT_EQ(hak_slab_private_descriptor_beside(entry, address, offset), hak_slab_private_descriptor(base));
+    }
+    hak_registry_uncover(os_, base);
+  }
+}
+
 TEST_F(Registry, KnowsTheFirstAndTheLastSlabOfARegion) {
   uintptr_t region = UnusedRegion();
   ASSERT_TRUE(hak_registry_cover(os_, region));
@@ -135,7 +152,8 @@ TEST_F(Registry, KnowsTheFirstAndTheLastSlabOfARegion) {
 
 TEST_F(Registry, KeepsOwnerAndKindOfAnEntryApart) {
   const uint32_t largest_owner = 0xffffff;
-  for (uint32_t owner : {0u, 1u, 255u, 256u, largest_owner}) {
+  for (uint32_t number : {0u, 1u, 255u, 256u, largest_owner}) {
+    uint32_t owner = number * HAK_OWNER_STEP;
     for (uint32_t kind = 0; kind < HAK_KINDS; ++kind) {
       uint32_t entry = hak_entry_make(owner, kind);
       EXPECT_EQ(hak_entry_owner(entry), owner);
@@ -271,8 +289,8 @@ TEST_F(Registry, SurvivesTwoPoolsThatRaceForTheSameRegion) {
       pool.last_mapped = first_region + static_cast<uintptr_t>(i) * kRegionBytes + offset;
       uintptr_t base = hak_pool_acquire(&pool, 32, false, nullptr);
       EXPECT_NE(base, 0u);
-      hak_registry_set(base, 32, hak_entry_make(1, 1));
-      EXPECT_EQ(Find(base), hak_entry_make(1, 1));
+      hak_registry_set(base, 32, hak_entry_make(HAK_OWNER_STEP, 1));
+      EXPECT_EQ(Find(base), hak_entry_make(HAK_OWNER_STEP, 1));
       hak_registry_set(base, 32, 0);
       hak_pool_release(&pool, base, 32, true);
       hak_pool_trim(&pool, 0);
