@@ -19,6 +19,13 @@ static inline unsigned hak_log2_floor(size_t n) { return 63u ^ (unsigned)__built
 // The largest power of two that divides `n`; n must not be 0.
 static inline size_t hak_lowest_bit(size_t n) { return n & (~n + 1); }
 
+// The number of set bits. Without the instruction, which not every processor has, the compiler's own is a call.
+static inline unsigned hak_count_bits(uint32_t bits) {
+  bits -= bits >> 1 & 0x55555555;
+  bits = (bits & 0x33333333) + (bits >> 2 & 0x33333333);
+  return ((bits + (bits >> 4)) & 0x0f0f0f0f) * 0x01010101 >> 24;
+}
+
 // The lowest run of set bits in `bits`, which must not be 0: its length; *first is the position of its lowest bit.
 static inline size_t hak_lowest_run(uint32_t bits, size_t *first) {
   *first = (size_t)__builtin_ctz(bits);

@@ -37,11 +37,11 @@ static uint32_t last_blocks(const struct hak_slab *slab) { return (uint32_t)hak_
 
 // A SPARSE slab that has come to its last blocks counts as unused memory until its free strips were looked at.
 static void set_purgeable(struct hak_heap *heap, struct hak_slab *slab, bool purgeable) {
-  bool was_counted = slab->counted;
+  bool counted = purgeable && slab->state == HAK_SLAB_SPARSE && hak_slab_used(slab) <= last_blocks(slab);
   slab->purgeable = purgeable;
-  slab->counted = purgeable && slab->state == HAK_SLAB_SPARSE && hak_slab_used(slab) <= last_blocks(slab);
-  if (slab->counted == was_counted) return;
-  size_t change = slab->counted ? hak_slab_dirty_bytes(slab) : (size_t)0 - hak_slab_dirty_bytes(slab);
+  if (HAK_LIKELY(slab->counted == counted)) return;
+  slab->counted = counted;
+  size_t change = counted ? hak_slab_dirty_bytes(slab) : (size_t)0 - hak_slab_dirty_bytes(slab);
   heap->counted_bytes += change;
   hak_retain_add_unused(&heap->set->pool->retain, change);
 }
@@ -57,23 +57,64 @@ static size_t purge(struct hak_heap *heap, struct hak_slab *slab) {
   return bytes;
 }
 
+// Spares. All of their pages count as the heap's, and as unused: which were touched is forgotten.
+
+#define SPARE_SLABS_MASK ((uintptr_t)HAK_SLAB_BYTES - 1)
+
+static bool add_spare(struct hak_heap *heap, uintptr_t base, size_t n_slabs) {
+  size_t n_all = n_slabs;
+  for (size_t i = 0; i < heap->n_spares; ++i) n_all += heap->spare[i] & SPARE_SLABS_MASK;
+  if (heap->n_spares == HAK_HEAP_SPARES || n_all > HAK_HEAP_SPARE_SLABS) return false;
+  heap->spare[heap->n_spares++] = base | n_slabs;
+  return true;
+}
+
+// The newest spare of that length; 0 if there is none.
+static uintptr_t take_spare(struct hak_heap *heap, size_t n_slabs) {
+  size_t i = heap->n_spares;
+  do {
+    if (i == 0) return 0;
+  } while ((heap->spare[--i] & SPARE_SLABS_MASK) != n_slabs);
+  uintptr_t base = heap->spare[i] - n_slabs;
+  hak_retain_sub_unused(&heap->set->pool->retain, n_slabs * HAK_SLAB_BYTES);
+  for (--heap->n_spares; i < heap->n_spares; ++i) heap->spare[i] = heap->spare[i + 1];
+  heap->least_spares = (uint32_t)hak_min(heap->least_spares, heap->n_spares);
+  return base;
+}
+
+static void release_oldest_spares(struct hak_heap *heap, size_t n) {
+  for (size_t i = 0; i < n; ++i) {
+    uintptr_t n_slabs = heap->spare[i] & SPARE_SLABS_MASK;
+    hak_retain_sub_unused(&heap->set->pool->retain, n_slabs * HAK_SLAB_BYTES);
+    hak_retain_lost_pages(&heap->set->pool->retain, n_slabs * HAK_SLAB_BYTES);
+    hak_pool_release(heap->set->pool, heap->spare[i] - n_slabs, n_slabs, true);
+  }
+  heap->n_spares -= (uint32_t)n;
+  for (size_t i = 0; i < heap->n_spares; ++i) heap->spare[i] = heap->spare[i + n];
+}
+
 // Slabs from the pool and back
 
 static void release_slab(struct hak_heap *heap, struct hak_slab *slab) {
+  struct hak_retain *retain = &heap->set->pool->retain;
   size_t n_slabs = hak_kind_run_slabs(slab->kind);
   size_t dirty_bytes = hak_slab_dirty_bytes(slab);
-  struct hak_retain *retain = &heap->set->pool->retain;
-  set_purgeable(heap, slab, false);
-  heap->returned_bytes += dirty_bytes;
-  hak_retain_lost_pages(retain, dirty_bytes);
   // Spares and the pool know whole slabs only.
-  if (dirty_bytes != 0) hak_limit_add(&retain->limit, n_slabs * HAK_SLAB_BYTES - dirty_bytes);
+  size_t clean_bytes = dirty_bytes == 0 ? 0 : n_slabs * HAK_SLAB_BYTES - dirty_bytes;
+  if (clean_bytes != 0) hak_limit_add(&retain->limit, clean_bytes);
   hak_registry_set(slab->base, n_slabs, 0);
-  bool spare = n_slabs == 1 && dirty_bytes != 0 && heap->n_spares < HAK_HEAP_SPARES && !heap->set->diet &&
-               hak_load_relaxed(&heap->orphan) == 0;
-  if (spare) {
-    heap->spare[heap->n_spares++] = slab->base;
+  bool keep = dirty_bytes != 0 && !heap->set->diet && hak_load_relaxed(&heap->orphan) == 0;
+  if (keep && add_spare(heap, slab->base, n_slabs)) {
+    if (clean_bytes != 0) hak_retain_took_pages(retain, clean_bytes, 0);
+    size_t counted_bytes = slab->counted ? dirty_bytes : 0;
+    heap->counted_bytes -= counted_bytes;
+    if (counted_bytes != n_slabs * HAK_SLAB_BYTES) {
+      hak_retain_add_unused(retain, n_slabs * HAK_SLAB_BYTES - counted_bytes);
+    }
   } else {
+    set_purgeable(heap, slab, false);
+    heap->returned_bytes += dirty_bytes;
+    hak_retain_lost_pages(retain, dirty_bytes);
     hak_pool_release(heap->set->pool, slab->base, n_slabs, dirty_bytes != 0);
   }
 }
@@ -83,18 +124,16 @@ static void release_slab(struct hak_heap *heap, struct hak_slab *slab) {
 
 static struct hak_slab *fresh_slab(struct hak_heap *heap, const struct hak_class *geometry) {
   struct hak_bin *bin = &heap->bin[geometry->kind];
-  uintptr_t base;
   bool zeroed = false;
   // Address space without pages would be of no use.
   size_t strip_bytes = (size_t)1 << hak_kind_strip_shift(geometry->kind);
   if (hak_limit_refuses(&heap->set->pool->retain.limit, strip_bytes)) return NULL;
-  if (geometry->n_slabs == 1 && heap->n_spares != 0) {
-    base = heap->spare[--heap->n_spares];
-    heap->least_spares = (uint32_t)hak_min(heap->least_spares, heap->n_spares);
-  } else {
+  uintptr_t base = take_spare(heap, geometry->n_slabs);
+  if (base == 0) {
     bool hot = bin->n_fresh >= HOT_RUNS && !heap->set->diet;
     base = hak_pool_acquire(heap->set->pool, geometry->n_slabs, hot, &zeroed);
     if (base == 0) return NULL;
+    if (!zeroed) hak_retain_took_pages(&heap->set->pool->retain, geometry->n_slabs * HAK_SLAB_BYTES, 0);
   }
   ++bin->n_fresh;
 
@@ -111,7 +150,6 @@ static struct hak_slab *fresh_slab(struct hak_heap *heap, const struct hak_class
       .state = HAK_SLAB_SPARSE,
       .base = base,
   };
-  if (!zeroed) hak_retain_took_pages(&heap->set->pool->retain, hak_slab_dirty_bytes(slab), 0);
   struct hak_slab_remote *remote = hak_slab_remote_at(base);
   remote->base = base;
   remote->n_slabs = geometry->n_slabs;
@@ -179,6 +217,7 @@ static size_t purge_older_half(struct hak_heap *heap) {
 static void strips_freed(struct hak_heap *heap, struct hak_slab *slab) {
   if (!slab->purgeable) slab->purgeable_ms = (uint32_t)heap->set->pool->os->now_ms();
   set_purgeable(heap, slab, true);
+  if (!slab->counted) return;
   struct hak_retain *retain = &heap->set->pool->retain;
   if (heap->counted_bytes < hak_min(WALK_BYTES, retain->min_bytes) || hak_retain_excess(retain) == 0) return;
   hak_retain_gave_back_early(retain, purge_older_half(heap));
@@ -206,7 +245,8 @@ static void enter_state(struct hak_heap *heap, struct hak_slab *slab, enum hak_s
 
 // Wakes a slab that is ASLEEP or PARTLY_CARVED. The heap that has it then.
 static struct hak_heap *wake(struct hak_heap *heap, struct hak_slab *slab) {
-  uint32_t n_used = hak_slab_used(slab) - (slab->n_blocks - hak_strip_carved_blocks(slab));
+  uint32_t n_uncarved = slab->uncarved == 0 ? 0 : slab->n_blocks - hak_strip_carved_blocks(slab);
+  uint32_t n_used = hak_slab_used(slab) - n_uncarved;
   hak_bin_unlink(heap, slab);
   if (hak_load_relaxed(&heap->orphan) != 0) {
     // Nobody would find it in an orphan's bin.
@@ -382,6 +422,15 @@ size_t hak_heap_lender(struct hak_cache *cache, size_t kind, size_t shared_kind,
 
 // Free
 
+#define EIGHT_KINDS(kind, run_shift) \
+  [(kind)...(kind) + 7] = (int32_t) ~((UINT32_C(1) << (run_shift)) - (uint32_t)HAK_BLOCK_ALIGNMENT)
+
+const int32_t hak_run_outside[HAK_KINDS] = {
+    EIGHT_KINDS(HAK_KIND_MID_FIRST, 16),      EIGHT_KINDS(HAK_KIND_MID_FIRST + 8, 17),
+    EIGHT_KINDS(HAK_KIND_MID_FIRST + 16, 18), EIGHT_KINDS(HAK_KIND_MID_FIRST + 24, 19),
+    EIGHT_KINDS(HAK_KIND_MID_FIRST + 32, 20),
+};
+
 static void countdown_has_ended(struct hak_heap *heap, struct hak_slab *slab) {
   if (slab->state == HAK_SLAB_CURRENT) {
     slab->countdown = HAK_COUNTDOWN_NEVER;  // two billion frees later
@@ -404,7 +453,7 @@ static void look_for_unused_kinds(struct hak_cache *cache) {
   for (size_t kind = 0; kind < HAK_KINDS; ++kind) {
     struct hak_slab *slab = heap->bin[kind].current;
     if (slab == NULL) continue;
-    uint8_t seen = (uint8_t)(__builtin_popcount(slab->uncarved) + 1);
+    uint8_t seen = (uint8_t)(hak_count_bits(slab->uncarved) + 1);
     if (slab->seen == seen) {
       hak_bin_return_current(heap, kind, &cache->list[kind]);
     } else {
@@ -422,15 +471,6 @@ HAK_NOINLINE void hak_slab_countdown_and_leave(struct hak_cache *cache, struct h
   end_countdown(cache, slab);
   hak_heap_leave(cache);
 }
-#define EIGHT_KINDS(kind, run_shift) \
-  [(kind)...(kind) + 7] = (int32_t) ~((UINT32_C(1) << (run_shift)) - (uint32_t)HAK_BLOCK_ALIGNMENT)
-
-const int32_t hak_run_outside[HAK_KINDS] = {
-    EIGHT_KINDS(HAK_KIND_MID_FIRST, 16),      EIGHT_KINDS(HAK_KIND_MID_FIRST + 8, 17),
-    EIGHT_KINDS(HAK_KIND_MID_FIRST + 16, 18), EIGHT_KINDS(HAK_KIND_MID_FIRST + 24, 19),
-    EIGHT_KINDS(HAK_KIND_MID_FIRST + 32, 20),
-};
-
 
 // Why a block of this thread was refused.
 static HAK_COLD HAK_NORETURN void fatal_local(const struct hak_slab *slab, void *p, const char *function) {
@@ -501,10 +541,6 @@ static size_t release_unused_of(struct hak_heap *heap, struct hak_slab *slab) {
   return returned;
 }
 
-static void release_spares(struct hak_heap *heap, uint32_t n_kept) {
-  while (heap->n_spares > n_kept) hak_pool_release(heap->set->pool, heap->spare[--heap->n_spares], 1, true);
-}
-
 size_t hak_heap_release_unused(struct hak_heap *heap) {
   size_t returned = 0;
   for (size_t kind = 0; kind < HAK_KINDS; ++kind) {
@@ -512,7 +548,7 @@ size_t hak_heap_release_unused(struct hak_heap *heap) {
     returned += release_unused_of(heap, heap->bin[kind].slabs[HAK_SLAB_SPARSE]);
     heap->bin[kind].n_fresh = 0;
   }
-  release_spares(heap, 0);
+  release_oldest_spares(heap, heap->n_spares);
   return returned;
 }
 
@@ -538,7 +574,7 @@ void hak_heap_decay(struct hak_heap *heap, uint64_t now) {
     returned += decay_list(heap, heap->bin[kind].slabs[HAK_SLAB_SPARSE], now);
   }
   hak_retain_gave_back_late(&heap->set->pool->retain, returned);
-  release_spares(heap, heap->n_spares - (uint32_t)hak_min(heap->n_spares, heap->least_spares));
+  release_oldest_spares(heap, hak_min(heap->n_spares, heap->least_spares));
   heap->least_spares = heap->n_spares;
 }
 

@@ -37,7 +37,9 @@ struct hak_bin {
   uint32_t n_borrowed;  // blocks of a larger kind that were taken instead
 };
 
+// Empty runs that a heap keeps for its next refills: so many, and so many slabs in all.
 #define HAK_HEAP_SPARES 8
+#define HAK_HEAP_SPARE_SLABS 8
 
 // How long an orphan is left to be adopted though a thread needs a slab and might find one in it: a program whose
 // threads are short starts the next one soon, and a heap that was dissolved has to be filled anew.
@@ -58,7 +60,7 @@ struct hak_heap {
   uint32_t n_spares;
   uint32_t least_spares;             // since decayed_ms
   uint64_t decayed_ms;               // atomic
-  uintptr_t spare[HAK_HEAP_SPARES];  // empty single slabs, kept for the next refill
+  uintptr_t spare[HAK_HEAP_SPARES];  // a run's base, and in its low bits its slabs; the oldest first
   // What other threads write, on a cache line of its own.
   struct hak_slab_remote *mail __attribute__((aligned(64)));  // atomic; slabs with remotely freed blocks
   uint32_t orphan;  // atomic; no thread owns this heap. Written under the set's lock

@@ -1,6 +1,7 @@
 // Heaps, one step at a time: what becomes of a block that is freed, of a slab that fills, sleeps, wakes and empties,
 // and of a heap whose thread ends. A test plays several threads by turns, since every call names the cache it works on.
 #include "heap/heap.h"
+#include "heap/heap_inline.h"
 
 #include <gtest/gtest.h>
 
@@ -108,6 +109,14 @@ TEST_F(Heap, GivesTheBlocksOfOtherSlabsBackToThoseSlabs) {
   thread.FreeAll(current);
 }
 
+TEST_F(Heap, TellsRunsOfMidApartByTheDistanceOfTheirBlocks) {
+  for (uint32_t kind = HAK_KIND_MID_FIRST; kind <= HAK_KIND_MID_LAST; ++kind) {
+    uintptr_t run_bytes = uintptr_t{1} << hak_kind_run_shift(kind);
+    EXPECT_EQ(static_cast<uintptr_t>(intptr_t{hak_run_outside[kind]}), ~(run_bytes - HAK_BLOCK_ALIGNMENT)) << kind;
+    EXPECT_EQ(kind <= HAK_KIND_SINGLE_SLAB_LAST, run_bytes == HAK_SLAB_BYTES) << kind;
+  }
+}
+
 TEST_F(Heap, LetsAFullSlabSleepUntilAnEighthOfItIsFree) {
   Thread thread(&heaps_);
   std::vector<void *> first = thread.MallocSlab(kKind);
@@ -161,6 +170,67 @@ TEST_F(Heap, KeepsNothingThatIsEmptyOnADiet) {
   thread.FreeAll(second);
   EXPECT_EQ(pool_.n_slabs_used, 1u);
   thread.Free(of_current);
+}
+
+TEST_F(Heap, KeepsOfLongRunsNoMoreSlabsThanOfShortOnes) {
+  constexpr uint32_t kLongKind = HAK_KIND_MID_FIRST + 16;
+  size_t run_slabs = hak_kind_run_slabs(kLongKind);
+  Thread thread(&heaps_);
+  std::vector<std::vector<void *>> runs;
+  for (int i = 0; i < 8; ++i) runs.push_back(thread.MallocSlab(kLongKind));
+  void *of_current = thread.Malloc(kLongKind);
+  for (auto &blocks : runs) thread.FreeAll(blocks);
+  EXPECT_EQ(pool_.n_slabs_used, 2 * run_slabs + HAK_HEAP_SPARE_SLABS);
+  hak_heap_trim(&thread.cache);
+  EXPECT_EQ(pool_.n_slabs_used, run_slabs);
+  thread.Free(of_current);
+}
+
+TEST_F(Heap, UsesASpareRunForAnyKindWithRunsOfThatLength) {
+  constexpr uint32_t kLongKind = HAK_KIND_MID_FIRST + 16;
+  Thread thread(&heaps_);
+  std::vector<void *> first = thread.MallocSlab(kLongKind);
+  std::vector<void *> second = thread.MallocSlab(kLongKind);
+  void *current = thread.Malloc(kLongKind);
+  uintptr_t spare = SlabOf(second[0])->base;
+  thread.FreeAll(first);
+  thread.FreeAll(second);
+  void *shorter = thread.Malloc(kLongKind - 8);
+  EXPECT_NE(SlabOf(shorter)->base, spare);
+  void *longer = thread.Malloc(kLongKind + 8);
+  EXPECT_NE(SlabOf(longer)->base, spare);
+  void *other = thread.Malloc(kLongKind + 1);
+  EXPECT_EQ(SlabOf(other)->base, spare);
+  EXPECT_EQ(SlabOf(other)->block_bytes, ClassOf(kLongKind + 1).block_bytes);
+  thread.FreeAll({shorter, longer, other, current});
+  hak_heap_trim(&thread.cache);
+  EXPECT_EQ(pool_.retain.backed_bytes, 0u);
+  EXPECT_EQ(pool_.retain.unused_bytes, pool_.retain.outside_bytes);
+}
+
+TEST_F(Heap, ReturnsTheSparesThatStayedUnusedLongest) {
+  constexpr uint32_t kLongKind = HAK_KIND_MID_FIRST + 8;  // runs of two slabs
+  Thread thread(&heaps_);
+  // One long run that nothing takes again, and then short ones that are taken and given back.
+  std::vector<void *> kept = thread.MallocSlab(kLongKind);
+  std::vector<void *> idle = thread.MallocSlab(kLongKind);
+  void *current = thread.Malloc(kLongKind);
+  thread.FreeAll(kept);
+  uintptr_t idle_base = SlabOf(idle[0])->base;
+  thread.FreeAll(idle);
+  ASSERT_EQ(thread.cache.heap->spare[0], idle_base | 2);
+  std::vector<std::vector<void *>> slabs;
+  for (int i = 0; i < 3; ++i) slabs.push_back(thread.MallocSlab(kKind));
+  void *of_current = thread.Malloc(kKind);
+  for (auto &blocks : slabs) thread.FreeAll(blocks);
+  ASSERT_EQ(thread.cache.heap->n_spares, 3u);
+  thread.cache.heap->least_spares = 1;
+  hak_os_fake_advance_ms(HAK_POOL_PURGE_DELAY_MS);
+  hak_heap_tick(&thread.cache);
+  ASSERT_EQ(thread.cache.heap->n_spares, 2u);
+  EXPECT_EQ(thread.cache.heap->spare[0] % HAK_SLAB_BYTES, 1u);
+  EXPECT_EQ(thread.cache.heap->spare[1] % HAK_SLAB_BYTES, 1u);
+  thread.FreeAll({current, of_current});
 }
 
 TEST_F(Heap, UsesASpareSlabForAnyTinyKind) {

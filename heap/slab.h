@@ -169,7 +169,7 @@ static inline bool hak_slab_is_carved(const struct hak_slab *slab, unsigned run_
 static inline uint32_t hak_slab_used(const struct hak_slab *slab) { return (uint32_t)slab->countdown + slab->rest; }
 
 static inline size_t hak_slab_dirty_bytes(const struct hak_slab *slab) {
-  return (size_t)__builtin_popcount(slab->dirty) << hak_kind_strip_shift(slab->kind);
+  return (size_t)hak_count_bits(slab->dirty) << hak_kind_strip_shift(slab->kind);
 }
 
 // An eighth of the blocks, at least 1: so many free wake a slab, so many used or less make it sparse.

@@ -49,7 +49,9 @@ static size_t strips_per_carve(const struct hak_heap *heap, const struct hak_sla
 // The first of the new blocks from `block` to `end`, linked in address order.
 static uintptr_t link_in_order(const struct hak_slab *slab, uintptr_t block, uintptr_t end) {
   uintptr_t head = block;
-  for (uintptr_t next = block + slab->block_bytes; next != end; next += slab->block_bytes) {
+  uintptr_t bytes = slab->block_bytes;
+  for (uintptr_t last = end - bytes; block != last;) {
+    uintptr_t next = block + bytes;
     hak_link_set(block, next);
     block = next;
   }
@@ -83,7 +85,7 @@ bool hak_strip_carve(struct hak_heap *heap, struct hak_slab *slab, uintptr_t *li
   uint16_t mask = mask_of(first, n);
   uint32_t fresh = mask & ~(uint32_t)slab->dirty;
   if (fresh != 0) {
-    size_t fresh_bytes = (size_t)__builtin_popcount(fresh) << strip_shift(slab);
+    size_t fresh_bytes = (size_t)hak_count_bits(fresh) << strip_shift(slab);
     if (!hak_limit_take(&heap->set->pool->retain.limit, fresh_bytes)) return false;
     hak_retain_took_pages(&heap->set->pool->retain, fresh_bytes, fresh_bytes);
   }

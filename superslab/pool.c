@@ -28,7 +28,7 @@ void hak_pool_unlock(struct hak_pool *pool) { hak_unlock(&pool->lock); }
 
 // Lists
 
-static size_t n_free(const struct hak_superslab *superslab) { return (size_t)__builtin_popcount(superslab->free_map); }
+static size_t n_free(const struct hak_superslab *superslab) { return (size_t)hak_count_bits(superslab->free_map); }
 
 static void link_by_free(struct hak_pool *pool, struct hak_superslab *superslab) HAK_REQUIRES(pool->lock) {
   size_t n = n_free(superslab);
@@ -77,7 +77,7 @@ static void append_dirty(struct hak_pool *pool, struct hak_superslab *superslab)
 }
 
 static size_t dirty_bytes(const struct hak_superslab *superslab) {
-  return (size_t)__builtin_popcount(superslab->dirty_map) * HAK_SLAB_BYTES;
+  return (size_t)hak_count_bits(superslab->dirty_map) * HAK_SLAB_BYTES;
 }
 
 // The SuperSlab becomes the youngest of the dirty ones.
@@ -250,7 +250,7 @@ static uintptr_t take_locked(struct hak_pool *pool, struct hak_superslab *supers
   uint32_t backed_runs = runs & hak_superslab_runs(superslab->dirty_map, n_slabs);
   size_t first = (size_t)__builtin_ctz(backed_runs != 0 ? backed_runs : runs);
   uint32_t mask = hak_superslab_mask(first, n_slabs);
-  size_t n_dirty = (size_t)__builtin_popcount(superslab->dirty_map & mask);
+  size_t n_dirty = (size_t)hak_count_bits(superslab->dirty_map & mask);
   if (zeroed != NULL) *zeroed = n_dirty == 0;
   // Nobody knows which part of the run holds pages, so from here on it counts as a whole.
   if (n_dirty != 0) hak_limit_add(&pool->retain.limit, (n_slabs - n_dirty) * HAK_SLAB_BYTES);

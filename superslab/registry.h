@@ -158,9 +158,10 @@ static inline void *hak_slab_shared_descriptor(uintptr_t address) {
 // by the region: the distance between entry and descriptor is a product of 32 bits.
 static HAK_ALWAYS_INLINE void *hak_slab_private_descriptor_beside(const uint32_t *entry, uintptr_t address,
                                                                   uint32_t offset) {
-  uint32_t stride_beyond_entry = HAK_DESCRIPTOR_BYTES - sizeof(uint32_t);
-  uintptr_t own = (uintptr_t)entry + ((uint32_t)address >> HAK_SLAB_SHIFT) * stride_beyond_entry;
-  return (void *)(own + offsetof(struct hak_region, slab_private) - (offset >> HAK_SLAB_SHIFT) * HAK_DESCRIPTOR_BYTES);
+  uint32_t slab = (uint32_t)address >> HAK_SLAB_SHIFT;
+  uint32_t beyond_entry = slab * (uint32_t)(HAK_DESCRIPTOR_BYTES - sizeof(uint32_t));
+  uint32_t back = (offset >> HAK_SLAB_SHIFT) * HAK_DESCRIPTOR_BYTES;
+  return (void *)((uintptr_t)entry + beyond_entry + offsetof(struct hak_region, slab_private) - back);
 }
 
 // The descriptor of the SuperSlab that holds `address`; its region exists.
