@@ -24,7 +24,8 @@ extern const int32_t hak_run_outside[HAK_KINDS] HAK_HIDDEN;
 // `distance` are what hak_cache_push left when it refused `p`, which looks no further than 64 KiB. False, and nothing
 // has changed, otherwise.
 static HAK_ALWAYS_INLINE bool hak_cache_push_run(struct hak_cache *cache, void *p, size_t kind, uintptr_t distance) {
-  if (kind < HAK_KIND_MID_FIRST || (distance & (uintptr_t)(intptr_t)hak_run_outside[kind]) != 0) return false;
+  if (kind < HAK_KIND_MID_FIRST || kind > HAK_KIND_MID_LAST) return false;
+  if ((distance & (uintptr_t)(intptr_t)hak_run_outside[kind]) != 0) return false;
   hak_block_poison((uintptr_t)p, kind);
   hak_link_set((uintptr_t)p, cache->list[kind]);
   cache->list[kind] = (uintptr_t)p;
