@@ -187,6 +187,8 @@ static bool unmap_locked(struct hak_pool *pool, struct hak_superslab *superslab)
   superslab->free_map = 0;
   if (pool->os->unmap((void *)base, HAK_SUPERSLAB_BYTES)) {
     hak_registry_uncover(pool->os, base);
+    // The next one goes here again, and not ever further down: each place costs a region, or a part of one.
+    pool->last_mapped = hak_max(pool->last_mapped, base + HAK_SUPERSLAB_BYTES);
     hak_sub_relaxed(&pool->n_superslabs, 1);
     return true;
   }

@@ -44,9 +44,9 @@ struct hak_pool {
   struct hak_superslab *by_free[HAK_SUPERSLAB_SLABS + 1];
   // SuperSlabs with free slabs that may hold pages, the longest unused first.
   struct hak_superslab *dirty_first, *dirty_last;
-  uintptr_t last_mapped;
-  uint32_t thp;          // atomic, relaxed: enum hak_thp; may change at any time
-  bool cannot_populate;  // atomic, relaxed: the operating system has refused to once
+  uintptr_t last_mapped;  // where the next SuperSlab would be a neighbour, from below
+  uint32_t thp;           // atomic, relaxed: enum hak_thp; may change at any time
+  bool cannot_populate;   // atomic, relaxed: the operating system has refused to once
   struct hak_retain retain;
   char *meta_next, *meta_end;
   // Statistics, readable without the lock: atomic, relaxed.

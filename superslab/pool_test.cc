@@ -504,6 +504,29 @@ TEST_F(Pool, TrimReturnsTheAddressSpaceOfAnUnusedNeighbourToo) {
   Release(slab);
 }
 
+// A process that takes memory and gives it back, for days, must not use another part of the address space each time:
+// what a region holds for single SuperSlabs stays.
+TEST_F(Pool, AddressSpaceThatWasGivenBackIsUsedAgainInWhateverOrder) {
+  constexpr size_t kPeak = 8;
+  std::mt19937 random(1);
+  std::vector<uintptr_t> runs;
+  uintptr_t floor = 0;
+  for (int round = 0; round < 400; ++round) {
+    while (runs.size() < kPeak) runs.push_back(Acquire(kAll));
+    const uintptr_t lowest = *std::min_element(runs.begin(), runs.end());
+    if (round == 0) floor = lowest - kPeak * HAK_SUPERSLAB_BYTES;
+    ASSERT_GE(lowest, floor) << "round " << round;
+    // For long all of them, then some: where there are holes, the kernel's choice can be another.
+    std::shuffle(runs.begin(), runs.end(), random);
+    for (size_t n_kept = round < 200 ? 0 : random() % kPeak; runs.size() > n_kept; runs.pop_back()) {
+      Release(runs.back(), kAll);
+      if (random() % 2 == 0) hak_pool_trim(&pool_, 0);
+    }
+    hak_pool_trim(&pool_, 0);
+  }
+  ReleaseAll(runs, kAll);
+}
+
 // Failures
 
 TEST_F(Pool, AnswersZeroWhenNothingCanBeMappedAndServesWhatIsFreedLater) {

@@ -197,7 +197,7 @@ class OneWay : public testing::TestWithParam<Load> {};
 
 TEST_P(OneWay, AnAllocatingAndAFreeingThreadKeepMemoryBelowOneAndAHalfTimesTheLiveSize) {
   constexpr size_t kBatches = 8;
-  constexpr size_t kRounds = 40;  // all blocks were replaced four times
+  constexpr size_t kRounds = 80;  // all blocks are replaced nine times
   const Load load = GetParam();
   const size_t batch_bytes = load.live_bytes / kBatches;
 

@@ -12,7 +12,7 @@
 long failing_os_fail_at(long call, long n_calls) __attribute__((weak));
 const char *hak_owner(const void *p) __attribute__((weak));
 
-enum { BLOCKS = 100, STEPS = 600 };
+enum { BLOCKS = 100, STEPS = 1200 };
 
 static struct {
   char *start;
@@ -122,7 +122,7 @@ int main(int argc, char **argv) {
     if (!every_size_is_served()) stop("a refusal after the system works again", call);
     free_all(call);
     // What a thread and its caches keep may be distributed differently, but not add up.
-    if (held() > before + ((size_t)8 << 20)) stop("memory is lost", call);
+    if (held() > before + ((size_t)16 << 20)) stop("memory is lost", call);
   } while (made >= call);
   printf("%ld calls, %s\n", call, n_refused == 0 ? "never refused" : "some refused");
   return 0;
