@@ -29,136 +29,6 @@ void hak_bin_unlink(struct hak_heap *heap, struct hak_slab *slab) {
   }
 }
 
-// Unused memory
-
-// When so few are in use, a SPARSE slab is worth a look at its free strips. Not earlier, since a slab that is on its
-// way to be empty is not, and a look touches all its free blocks.
-static uint32_t last_blocks(const struct hak_slab *slab) { return (uint32_t)hak_max(slab->n_blocks / 16, 3); }
-
-// A SPARSE slab that has come to its last blocks counts as unused memory until its free strips were looked at.
-static void set_purgeable(struct hak_heap *heap, struct hak_slab *slab, bool purgeable) {
-  bool counted = purgeable && slab->state == HAK_SLAB_SPARSE && hak_slab_used(slab) <= last_blocks(slab);
-  slab->purgeable = purgeable;
-  if (HAK_LIKELY(slab->counted == counted)) return;
-  slab->counted = counted;
-  size_t change = counted ? hak_slab_dirty_bytes(slab) : (size_t)0 - hak_slab_dirty_bytes(slab);
-  heap->counted_bytes += change;
-  hak_retain_add_unused(&heap->set->pool->retain, change);
-}
-
-// Whether strips may have become free since the slab was looked at.
-static bool is_purgeable(const struct hak_slab *slab) { return slab->purgeable || hak_slab_used(slab) < slab->seen; }
-
-static size_t purge(struct hak_heap *heap, struct hak_slab *slab) {
-  set_purgeable(heap, slab, false);
-  slab->seen = (uint8_t)hak_min(hak_slab_used(slab), UINT8_MAX);
-  size_t bytes = hak_strip_purge(heap, slab);
-  heap->returned_bytes += bytes;
-  return bytes;
-}
-
-// Spares. All of their pages count as the heap's, and as unused: which were touched is forgotten.
-
-#define SPARE_SLABS_MASK ((uintptr_t)HAK_SLAB_BYTES - 1)
-
-static bool add_spare(struct hak_heap *heap, uintptr_t base, size_t n_slabs) {
-  size_t n_all = n_slabs;
-  for (size_t i = 0; i < heap->n_spares; ++i) n_all += heap->spare[i] & SPARE_SLABS_MASK;
-  if (heap->n_spares == HAK_HEAP_SPARES || n_all > HAK_HEAP_SPARE_SLABS) return false;
-  heap->spare[heap->n_spares++] = base | n_slabs;
-  return true;
-}
-
-// The newest spare of that length; 0 if there is none.
-static uintptr_t take_spare(struct hak_heap *heap, size_t n_slabs) {
-  size_t i = heap->n_spares;
-  do {
-    if (i == 0) return 0;
-  } while ((heap->spare[--i] & SPARE_SLABS_MASK) != n_slabs);
-  uintptr_t base = heap->spare[i] - n_slabs;
-  hak_retain_sub_unused(&heap->set->pool->retain, n_slabs * HAK_SLAB_BYTES);
-  for (--heap->n_spares; i < heap->n_spares; ++i) heap->spare[i] = heap->spare[i + 1];
-  heap->least_spares = (uint32_t)hak_min(heap->least_spares, heap->n_spares);
-  return base;
-}
-
-static void release_oldest_spares(struct hak_heap *heap, size_t n) {
-  for (size_t i = 0; i < n; ++i) {
-    uintptr_t n_slabs = heap->spare[i] & SPARE_SLABS_MASK;
-    hak_retain_sub_unused(&heap->set->pool->retain, n_slabs * HAK_SLAB_BYTES);
-    hak_retain_lost_pages(&heap->set->pool->retain, n_slabs * HAK_SLAB_BYTES);
-    hak_pool_release(heap->set->pool, heap->spare[i] - n_slabs, n_slabs, true);
-  }
-  heap->n_spares -= (uint32_t)n;
-  for (size_t i = 0; i < heap->n_spares; ++i) heap->spare[i] = heap->spare[i + n];
-}
-
-// Slabs from the pool and back
-
-static void release_slab(struct hak_heap *heap, struct hak_slab *slab) {
-  struct hak_retain *retain = &heap->set->pool->retain;
-  size_t n_slabs = hak_kind_run_slabs(slab->kind);
-  size_t dirty_bytes = hak_slab_dirty_bytes(slab);
-  // Spares and the pool know whole slabs only.
-  size_t clean_bytes = dirty_bytes == 0 ? 0 : n_slabs * HAK_SLAB_BYTES - dirty_bytes;
-  if (clean_bytes != 0) hak_limit_add(&retain->limit, clean_bytes);
-  hak_registry_set(slab->base, n_slabs, 0);
-  bool keep = dirty_bytes != 0 && !heap->set->diet && hak_load_relaxed(&heap->orphan) == 0;
-  if (keep && add_spare(heap, slab->base, n_slabs)) {
-    if (clean_bytes != 0) hak_retain_took_pages(retain, clean_bytes, 0);
-    size_t counted_bytes = slab->counted ? dirty_bytes : 0;
-    heap->counted_bytes -= counted_bytes;
-    if (counted_bytes != n_slabs * HAK_SLAB_BYTES) {
-      hak_retain_add_unused(retain, n_slabs * HAK_SLAB_BYTES - counted_bytes);
-    }
-  } else {
-    set_purgeable(heap, slab, false);
-    heap->returned_bytes += dirty_bytes;
-    hak_retain_lost_pages(retain, dirty_bytes);
-    hak_pool_release(heap->set->pool, slab->base, n_slabs, dirty_bytes != 0);
-  }
-}
-
-// A kind that has filled so many runs since the last trim takes memory in larger steps (pool.h).
-#define HOT_RUNS 8
-
-static struct hak_slab *fresh_slab(struct hak_heap *heap, const struct hak_class *geometry) {
-  struct hak_bin *bin = &heap->bin[geometry->kind];
-  bool zeroed = false;
-  // Address space without pages would be of no use.
-  size_t strip_bytes = (size_t)1 << hak_kind_strip_shift(geometry->kind);
-  if (hak_limit_refuses(&heap->set->pool->retain.limit, strip_bytes)) return NULL;
-  uintptr_t base = take_spare(heap, geometry->n_slabs);
-  if (base == 0) {
-    bool hot = bin->n_fresh >= HOT_RUNS && !heap->set->diet;
-    base = hak_pool_acquire(heap->set->pool, geometry->n_slabs, hot, &zeroed);
-    if (base == 0) return NULL;
-    if (!zeroed) hak_retain_took_pages(&heap->set->pool->retain, geometry->n_slabs * HAK_SLAB_BYTES, 0);
-  }
-  ++bin->n_fresh;
-
-  struct hak_slab *slab = hak_slab_at(base);
-  *slab = (struct hak_slab){
-      .free = base,
-      .block_bytes = geometry->block_bytes,
-      .span = geometry->n_blocks * geometry->block_bytes,
-      .n_blocks = (uint16_t)geometry->n_blocks,
-      .first = (uint16_t)geometry->first,
-      .uncarved = HAK_STRIPS_ALL,
-      .dirty = zeroed ? 0 : HAK_STRIPS_ALL,
-      .kind = (uint8_t)geometry->kind,
-      .state = HAK_SLAB_SPARSE,
-      .base = base,
-  };
-  struct hak_slab_remote *remote = hak_slab_remote_at(base);
-  remote->base = base;
-  remote->n_slabs = geometry->n_slabs;
-  hak_store_relaxed(&remote->word, base);
-  hak_store_relaxed(&remote->owner, heap);
-  hak_registry_set(base, geometry->n_slabs, hak_entry_make(heap->id, geometry->kind));
-  return slab;
-}
-
 // The state of a slab with `n_used` used blocks that can become current.
 static enum hak_slab_state state_awake(const struct hak_slab *slab, uint32_t n_used) {
   return n_used > hak_slab_eighth(slab) ? HAK_SLAB_AWAKE : HAK_SLAB_SPARSE;
@@ -184,43 +54,9 @@ static void set_countdown(struct hak_slab *slab, uint32_t n_used) {
       break;
     case HAK_SLAB_SPARSE:
     case HAK_SLAB_CURRENT:
-      slab->rest = n_used > last_blocks(slab) ? last_blocks(slab) : 0;
+      slab->rest = n_used > hak_slab_last_blocks(slab) ? hak_slab_last_blocks(slab) : 0;
   }
   slab->countdown = (int32_t)(n_used - slab->rest);
-}
-
-// What a heap must have counted before it is worth a walk over its SPARSE slabs.
-#define WALK_BYTES ((size_t)4 * 1024 * 1024)
-
-// Purges the older half of what the heap has counted of each kind; the number of bytes. The others may be on their way
-// to be empty.
-static size_t purge_older_half(struct hak_heap *heap) {
-  size_t returned = 0;
-  for (size_t kind = 0; kind < HAK_KINDS; ++kind) {
-    struct hak_slab *first = heap->bin[kind].slabs[HAK_SLAB_SPARSE];
-    size_t n_counted = 0;
-    for (struct hak_slab *slab = first; slab != NULL; slab = slab->next) n_counted += slab->counted;
-    size_t n_younger = n_counted / 2;
-    for (struct hak_slab *slab = first; slab != NULL; slab = slab->next) {
-      if (!slab->counted) continue;
-      if (n_younger != 0) {
-        --n_younger;
-      } else {
-        returned += purge(heap, slab);
-      }
-    }
-  }
-  return returned;
-}
-
-// Notes that strips of an AWAKE or SPARSE slab have become free. What the process keeps beyond its limit goes back.
-static void strips_freed(struct hak_heap *heap, struct hak_slab *slab) {
-  if (!slab->purgeable) slab->purgeable_ms = (uint32_t)heap->set->pool->os->now_ms();
-  set_purgeable(heap, slab, true);
-  if (!slab->counted) return;
-  struct hak_retain *retain = &heap->set->pool->retain;
-  if (heap->counted_bytes < hak_min(WALK_BYTES, retain->min_bytes) || hak_retain_excess(retain) == 0) return;
-  hak_retain_gave_back_early(retain, purge_older_half(heap));
 }
 
 void hak_slab_emptied(struct hak_heap *heap, struct hak_slab *slab) {
@@ -229,11 +65,11 @@ void hak_slab_emptied(struct hak_heap *heap, struct hak_slab *slab) {
   if (hak_load_relaxed(&hak_slab_remote_at(slab->base)->word) != slab->base) return;
   bool only_one = slab->prev == NULL && slab->next == NULL && heap->bin[slab->kind].slabs[HAK_SLAB_AWAKE] == NULL;
   if (only_one && !heap->set->diet && hak_load_relaxed(&heap->orphan) == 0) {
-    strips_freed(heap, slab);
+    hak_unused_note(heap, slab);
     return;
   }
   hak_bin_unlink(heap, slab);
-  release_slab(heap, slab);
+  hak_slab_release(heap, slab);
 }
 
 // Puts a slab that is in no list and has `n_used` used blocks into the state that this means.
@@ -269,7 +105,7 @@ static void change_state(struct hak_heap *heap, struct hak_slab *slab) {
   if (hak_slab_used(slab) == 0) {
     hak_slab_emptied(heap, slab);
   } else {
-    strips_freed(heap, slab);
+    hak_unused_note(heap, slab);
   }
 }
 
@@ -300,7 +136,7 @@ static bool fill_list(struct hak_slab *slab, uintptr_t *list) {
 }
 
 static void make_current(struct hak_heap *heap, struct hak_slab *slab) {
-  set_purgeable(heap, slab, false);
+  hak_unused_forget(heap, slab);
   slab->seen = 0;
   if (hak_slab_used(slab) == 0) hak_strip_restart(slab);
   slab->state = HAK_SLAB_CURRENT;
@@ -336,7 +172,7 @@ void hak_bin_return_current(struct hak_heap *heap, size_t kind, uintptr_t *list)
   if (n_used == 0) {
     hak_slab_emptied(heap, slab);
   } else {
-    strips_freed(heap, slab);
+    hak_unused_note(heap, slab);
   }
 }
 
@@ -362,7 +198,7 @@ static struct hak_slab *next_slab(struct hak_heap *heap, const struct hak_class 
   if (slab == NULL) slab = slabs[HAK_SLAB_PARTLY_CARVED];
   if (slab == NULL) {
     slab = hak_public_take(heap, geometry->kind);
-    if (slab == NULL) slab = fresh_slab(heap, geometry);
+    if (slab == NULL) slab = hak_slab_fresh(heap, geometry);
     if (slab != NULL) return slab;
     slab = wake_early(heap, geometry->kind);
   }
@@ -524,58 +360,6 @@ size_t hak_heap_trim(struct hak_cache *cache) {
   size_t returned = hak_heap_release_unused(heap);
   hak_heap_leave(cache);
   return returned;
-}
-
-static size_t release_unused_of(struct hak_heap *heap, struct hak_slab *slab) {
-  size_t returned = 0;
-  struct hak_slab *next;
-  for (; slab != NULL; slab = next) {
-    next = slab->next;
-    if (hak_slab_used(slab) == 0 && hak_load_relaxed(&hak_slab_remote_at(slab->base)->word) == slab->base) {
-      hak_bin_unlink(heap, slab);
-      release_slab(heap, slab);
-    } else if (is_purgeable(slab)) {
-      returned += purge(heap, slab);
-    }
-  }
-  return returned;
-}
-
-size_t hak_heap_release_unused(struct hak_heap *heap) {
-  size_t returned = 0;
-  for (size_t kind = 0; kind < HAK_KINDS; ++kind) {
-    returned += release_unused_of(heap, heap->bin[kind].slabs[HAK_SLAB_AWAKE]);
-    returned += release_unused_of(heap, heap->bin[kind].slabs[HAK_SLAB_SPARSE]);
-    heap->bin[kind].n_fresh = 0;
-  }
-  release_oldest_spares(heap, heap->n_spares);
-  return returned;
-}
-
-// Decay
-
-static size_t decay_list(struct hak_heap *heap, struct hak_slab *slab, uint64_t now) {
-  size_t returned = 0;
-  for (; slab != NULL; slab = slab->next) {
-    if (is_purgeable(slab) && (uint32_t)now - slab->purgeable_ms >= hak_retain_delay_ms(&heap->set->pool->retain)) {
-      returned += purge(heap, slab);
-    }
-  }
-  return returned;
-}
-
-void hak_heap_decay(struct hak_heap *heap, uint64_t now) {
-  hak_store_relaxed(&heap->decayed_ms, now);
-  if (heap->cache != NULL) hak_outbox_flush(heap->cache);
-  hak_mail_drain(heap);
-  size_t returned = 0;
-  for (size_t kind = 0; kind < HAK_KINDS; ++kind) {
-    returned += decay_list(heap, heap->bin[kind].slabs[HAK_SLAB_AWAKE], now);
-    returned += decay_list(heap, heap->bin[kind].slabs[HAK_SLAB_SPARSE], now);
-  }
-  hak_retain_gave_back_late(&heap->set->pool->retain, returned);
-  release_oldest_spares(heap, hak_min(heap->n_spares, heap->least_spares));
-  heap->least_spares = heap->n_spares;
 }
 
 void hak_heap_tick(struct hak_cache *cache) {

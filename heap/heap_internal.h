@@ -19,6 +19,25 @@ void hak_slab_emptied(struct hak_heap *heap, struct hak_slab *slab);
 // Gives the blocks in *list, which becomes empty, back to the bin's current slab, which is current no more.
 void hak_bin_return_current(struct hak_heap *heap, size_t kind, uintptr_t *list);
 
+// supply.c: slabs from the pool and back. The caller owns the heap.
+
+// A slab without blocks in use, in no list: a spare, or one of the pool's. NULL when memory has run out.
+struct hak_slab *hak_slab_fresh(struct hak_heap *heap, const struct hak_class *geometry);
+
+// Gives back a slab without used blocks that is in no list: it becomes a spare, or the pool's.
+void hak_slab_release(struct hak_heap *heap, struct hak_slab *slab);
+
+// Gives the `n` oldest spares to the pool, n_spares at most.
+void hak_spares_release_oldest(struct hak_heap *heap, size_t n);
+
+// unused.c: memory that no block uses. The caller owns the heap.
+
+// Notes that strips of an AWAKE or SPARSE slab have become free. What the process keeps beyond its limit goes back.
+void hak_unused_note(struct hak_heap *heap, struct hak_slab *slab);
+
+// Notes that a slab is about to be used again, or leaves the heap.
+void hak_unused_forget(struct hak_heap *heap, struct hak_slab *slab);
+
 // Returns all slabs without used blocks, and the spares, to the pool, and the free strips of the others to the
 // operating system; the number of bytes that the latter are.
 size_t hak_heap_release_unused(struct hak_heap *heap);

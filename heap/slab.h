@@ -175,6 +175,12 @@ static inline size_t hak_slab_dirty_bytes(const struct hak_slab *slab) {
 // An eighth of the blocks, at least 1: so many free wake a slab, so many used or less make it sparse.
 static inline uint32_t hak_slab_eighth(const struct hak_slab *slab) { return (uint32_t)hak_max(slab->n_blocks / 8, 1); }
 
+// When so few are in use, a SPARSE slab is worth a look at its free strips. Not earlier, since a slab that is on its
+// way to be empty is not, and a look touches all its free blocks.
+static inline uint32_t hak_slab_last_blocks(const struct hak_slab *slab) {
+  return (uint32_t)hak_max(slab->n_blocks / 16, 3);
+}
+
 #ifdef __cplusplus
 }
 #endif

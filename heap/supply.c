@@ -1,0 +1,106 @@
+// Slabs from the pool and back, and those that a heap keeps empty for its next refills.
+#include "base/atomic.h"
+#include "base/bits.h"
+#include "heap/heap_internal.h"
+
+// Spares. All of their pages count as the heap's, and as unused: which were touched is forgotten.
+
+#define SPARE_SLABS_MASK ((uintptr_t)HAK_SLAB_BYTES - 1)
+
+static bool add_spare(struct hak_heap *heap, uintptr_t base, size_t n_slabs) {
+  size_t n_all = n_slabs;
+  for (size_t i = 0; i < heap->n_spares; ++i) n_all += heap->spare[i] & SPARE_SLABS_MASK;
+  if (heap->n_spares == HAK_HEAP_SPARES || n_all > HAK_HEAP_SPARE_SLABS) return false;
+  heap->spare[heap->n_spares++] = base | n_slabs;
+  return true;
+}
+
+// The newest spare of that length; 0 if there is none.
+static uintptr_t take_spare(struct hak_heap *heap, size_t n_slabs) {
+  size_t i = heap->n_spares;
+  do {
+    if (i == 0) return 0;
+  } while ((heap->spare[--i] & SPARE_SLABS_MASK) != n_slabs);
+  uintptr_t base = heap->spare[i] - n_slabs;
+  hak_retain_sub_unused(&heap->set->pool->retain, n_slabs * HAK_SLAB_BYTES);
+  for (--heap->n_spares; i < heap->n_spares; ++i) heap->spare[i] = heap->spare[i + 1];
+  heap->least_spares = (uint32_t)hak_min(heap->least_spares, heap->n_spares);
+  return base;
+}
+
+void hak_spares_release_oldest(struct hak_heap *heap, size_t n) {
+  for (size_t i = 0; i < n; ++i) {
+    uintptr_t n_slabs = heap->spare[i] & SPARE_SLABS_MASK;
+    hak_retain_sub_unused(&heap->set->pool->retain, n_slabs * HAK_SLAB_BYTES);
+    hak_retain_lost_pages(&heap->set->pool->retain, n_slabs * HAK_SLAB_BYTES);
+    hak_pool_release(heap->set->pool, heap->spare[i] - n_slabs, n_slabs, true);
+  }
+  heap->n_spares -= (uint32_t)n;
+  for (size_t i = 0; i < heap->n_spares; ++i) heap->spare[i] = heap->spare[i + n];
+}
+
+// Slabs from the pool and back
+
+void hak_slab_release(struct hak_heap *heap, struct hak_slab *slab) {
+  struct hak_retain *retain = &heap->set->pool->retain;
+  size_t n_slabs = hak_kind_run_slabs(slab->kind);
+  size_t dirty_bytes = hak_slab_dirty_bytes(slab);
+  // Spares and the pool know whole slabs only.
+  size_t clean_bytes = dirty_bytes == 0 ? 0 : n_slabs * HAK_SLAB_BYTES - dirty_bytes;
+  if (clean_bytes != 0) hak_limit_add(&retain->limit, clean_bytes);
+  hak_registry_set(slab->base, n_slabs, 0);
+  bool keep = dirty_bytes != 0 && !heap->set->diet && hak_load_relaxed(&heap->orphan) == 0;
+  if (keep && add_spare(heap, slab->base, n_slabs)) {
+    if (clean_bytes != 0) hak_retain_took_pages(retain, clean_bytes, 0);
+    size_t counted_bytes = slab->counted ? dirty_bytes : 0;
+    heap->counted_bytes -= counted_bytes;
+    if (counted_bytes != n_slabs * HAK_SLAB_BYTES) {
+      hak_retain_add_unused(retain, n_slabs * HAK_SLAB_BYTES - counted_bytes);
+    }
+  } else {
+    hak_unused_forget(heap, slab);
+    heap->returned_bytes += dirty_bytes;
+    hak_retain_lost_pages(retain, dirty_bytes);
+    hak_pool_release(heap->set->pool, slab->base, n_slabs, dirty_bytes != 0);
+  }
+}
+
+// A kind that has filled so many runs since the last trim takes memory in larger steps (pool.h).
+#define HOT_RUNS 8
+
+struct hak_slab *hak_slab_fresh(struct hak_heap *heap, const struct hak_class *geometry) {
+  struct hak_bin *bin = &heap->bin[geometry->kind];
+  bool zeroed = false;
+  // Address space without pages would be of no use.
+  size_t strip_bytes = (size_t)1 << hak_kind_strip_shift(geometry->kind);
+  if (hak_limit_refuses(&heap->set->pool->retain.limit, strip_bytes)) return NULL;
+  uintptr_t base = take_spare(heap, geometry->n_slabs);
+  if (base == 0) {
+    bool hot = bin->n_fresh >= HOT_RUNS && !heap->set->diet;
+    base = hak_pool_acquire(heap->set->pool, geometry->n_slabs, hot, &zeroed);
+    if (base == 0) return NULL;
+    if (!zeroed) hak_retain_took_pages(&heap->set->pool->retain, geometry->n_slabs * HAK_SLAB_BYTES, 0);
+  }
+  ++bin->n_fresh;
+
+  struct hak_slab *slab = hak_slab_at(base);
+  *slab = (struct hak_slab){
+      .free = base,
+      .block_bytes = geometry->block_bytes,
+      .span = geometry->n_blocks * geometry->block_bytes,
+      .n_blocks = (uint16_t)geometry->n_blocks,
+      .first = (uint16_t)geometry->first,
+      .uncarved = HAK_STRIPS_ALL,
+      .dirty = zeroed ? 0 : HAK_STRIPS_ALL,
+      .kind = (uint8_t)geometry->kind,
+      .state = HAK_SLAB_SPARSE,
+      .base = base,
+  };
+  struct hak_slab_remote *remote = hak_slab_remote_at(base);
+  remote->base = base;
+  remote->n_slabs = geometry->n_slabs;
+  hak_store_relaxed(&remote->word, base);
+  hak_store_relaxed(&remote->owner, heap);
+  hak_registry_set(base, geometry->n_slabs, hak_entry_make(heap->id, geometry->kind));
+  return slab;
+}

@@ -1,0 +1,114 @@
+// Memory of a heap that no block uses: what is counted, what is kept, and what goes back to the operating system.
+#include "base/atomic.h"
+#include "base/bits.h"
+#include "heap/heap_internal.h"
+
+// A SPARSE slab that has come to its last blocks counts as unused memory until its free strips were looked at.
+static void set_purgeable(struct hak_heap *heap, struct hak_slab *slab, bool purgeable) {
+  bool counted = purgeable && slab->state == HAK_SLAB_SPARSE && hak_slab_used(slab) <= hak_slab_last_blocks(slab);
+  slab->purgeable = purgeable;
+  if (HAK_LIKELY(slab->counted == counted)) return;
+  slab->counted = counted;
+  size_t change = counted ? hak_slab_dirty_bytes(slab) : (size_t)0 - hak_slab_dirty_bytes(slab);
+  heap->counted_bytes += change;
+  hak_retain_add_unused(&heap->set->pool->retain, change);
+}
+
+void hak_unused_forget(struct hak_heap *heap, struct hak_slab *slab) { set_purgeable(heap, slab, false); }
+
+// Whether strips may have become free since the slab was looked at.
+static bool is_purgeable(const struct hak_slab *slab) { return slab->purgeable || hak_slab_used(slab) < slab->seen; }
+
+static size_t purge(struct hak_heap *heap, struct hak_slab *slab) {
+  set_purgeable(heap, slab, false);
+  slab->seen = (uint8_t)hak_min(hak_slab_used(slab), UINT8_MAX);
+  size_t bytes = hak_strip_purge(heap, slab);
+  heap->returned_bytes += bytes;
+  return bytes;
+}
+
+// What a heap must have counted before it is worth a walk over its SPARSE slabs.
+#define WALK_BYTES ((size_t)4 * 1024 * 1024)
+
+// Purges the older half of what the heap has counted of each kind; the number of bytes. The others may be on their way
+// to be empty.
+static size_t purge_older_half(struct hak_heap *heap) {
+  size_t returned = 0;
+  for (size_t kind = 0; kind < HAK_KINDS; ++kind) {
+    struct hak_slab *first = heap->bin[kind].slabs[HAK_SLAB_SPARSE];
+    size_t n_counted = 0;
+    for (struct hak_slab *slab = first; slab != NULL; slab = slab->next) n_counted += slab->counted;
+    size_t n_younger = n_counted / 2;
+    for (struct hak_slab *slab = first; slab != NULL; slab = slab->next) {
+      if (!slab->counted) continue;
+      if (n_younger != 0) {
+        --n_younger;
+      } else {
+        returned += purge(heap, slab);
+      }
+    }
+  }
+  return returned;
+}
+
+// Notes that strips of an AWAKE or SPARSE slab have become free. What the process keeps beyond its limit goes back.
+void hak_unused_note(struct hak_heap *heap, struct hak_slab *slab) {
+  if (!slab->purgeable) slab->purgeable_ms = (uint32_t)heap->set->pool->os->now_ms();
+  set_purgeable(heap, slab, true);
+  if (!slab->counted) return;
+  struct hak_retain *retain = &heap->set->pool->retain;
+  if (heap->counted_bytes < hak_min(WALK_BYTES, retain->min_bytes) || hak_retain_excess(retain) == 0) return;
+  hak_retain_gave_back_early(retain, purge_older_half(heap));
+}
+
+static size_t release_unused_of(struct hak_heap *heap, struct hak_slab *slab) {
+  size_t returned = 0;
+  struct hak_slab *next;
+  for (; slab != NULL; slab = next) {
+    next = slab->next;
+    if (hak_slab_used(slab) == 0 && hak_load_relaxed(&hak_slab_remote_at(slab->base)->word) == slab->base) {
+      hak_bin_unlink(heap, slab);
+      hak_slab_release(heap, slab);
+    } else if (is_purgeable(slab)) {
+      returned += purge(heap, slab);
+    }
+  }
+  return returned;
+}
+
+size_t hak_heap_release_unused(struct hak_heap *heap) {
+  size_t returned = 0;
+  for (size_t kind = 0; kind < HAK_KINDS; ++kind) {
+    returned += release_unused_of(heap, heap->bin[kind].slabs[HAK_SLAB_AWAKE]);
+    returned += release_unused_of(heap, heap->bin[kind].slabs[HAK_SLAB_SPARSE]);
+    heap->bin[kind].n_fresh = 0;
+  }
+  hak_spares_release_oldest(heap, heap->n_spares);
+  return returned;
+}
+
+// Decay
+
+static size_t decay_list(struct hak_heap *heap, struct hak_slab *slab, uint64_t now) {
+  size_t returned = 0;
+  for (; slab != NULL; slab = slab->next) {
+    if (is_purgeable(slab) && (uint32_t)now - slab->purgeable_ms >= hak_retain_delay_ms(&heap->set->pool->retain)) {
+      returned += purge(heap, slab);
+    }
+  }
+  return returned;
+}
+
+void hak_heap_decay(struct hak_heap *heap, uint64_t now) {
+  hak_store_relaxed(&heap->decayed_ms, now);
+  if (heap->cache != NULL) hak_outbox_flush(heap->cache);
+  hak_mail_drain(heap);
+  size_t returned = 0;
+  for (size_t kind = 0; kind < HAK_KINDS; ++kind) {
+    returned += decay_list(heap, heap->bin[kind].slabs[HAK_SLAB_AWAKE], now);
+    returned += decay_list(heap, heap->bin[kind].slabs[HAK_SLAB_SPARSE], now);
+  }
+  hak_retain_gave_back_late(&heap->set->pool->retain, returned);
+  hak_spares_release_oldest(heap, hak_min(heap->n_spares, heap->least_spares));
+  heap->least_spares = heap->n_spares;
+}
