@@ -12,6 +12,12 @@
 // SuperSlabs that one tick gives back at most, about a quarter of a millisecond each: others wait for the lock.
 #define RETURNS_PER_TICK 4
 
+// A huge page may take so many times as long as its memory in pages one by one: it spares entries of the TLB as well.
+#define HUGE_PAGE_WORTH 2
+
+// What was found to be dearer is tried again when the other has taken so many times as long as it did.
+#define TIME_PER_TRY 16
+
 #define META_CHUNK_BYTES ((size_t)64 * 1024)
 
 void hak_pool_init(struct hak_pool *pool, const struct hak_os *os) {
@@ -151,13 +157,31 @@ static bool is_worth_populating_locked(struct hak_pool *pool, const struct hak_s
          !hak_limit_refuses(&pool->retain.limit, HAK_SUPERSLAB_BYTES);
 }
 
+// What a huge page costs depends on the machine, and changes by the hour: a fifth of the same memory in pages one by one
+// where the kernel has one at hand, ten times as much where the host of a virtual machine, or the kernel by moving
+// others' pages, has to make one. Both are therefore measured, each time, and the better is used. The other is tried
+// again when that has taken so much longer than the other would that a try does not matter.
+static bool wants_huge_page(const struct hak_pool *pool) {
+  enum hak_thp thp = (enum hak_thp)hak_load_relaxed(&pool->thp);
+  if (thp != HAK_THP_AUTO) return thp == HAK_THP_ALWAYS;
+  bool pays = hak_load_relaxed(&pool->populate_ns[true]) <= HUGE_PAGE_WORTH * hak_load_relaxed(&pool->populate_ns[false]);
+  bool try_other = hak_load_relaxed(&pool->since_ns[pays]) > TIME_PER_TRY * hak_load_relaxed(&pool->populate_ns[!pays]);
+  return pays != try_other;
+}
+
 // Not under the lock, since it takes as long as some hundred faults. Who takes other slabs of it meanwhile may touch
 // them: the kernel keeps what it finds.
 static void populate(struct hak_pool *pool, uintptr_t superslab) {
-  bool huge = hak_load_relaxed(&pool->thp) != HAK_THP_NEVER;
+  bool huge = wants_huge_page(pool);
+  uint64_t start = pool->os->thread_ns();
   if (!pool->os->populate((void *)superslab, HAK_SUPERSLAB_BYTES, huge)) {
     hak_store_relaxed(&pool->cannot_populate, true);
+    return;
   }
+  uint64_t ns = pool->os->thread_ns() - start;
+  hak_store_relaxed(&pool->populate_ns[huge], ns);
+  hak_add_relaxed(&pool->since_ns[huge], ns);
+  hak_store_relaxed(&pool->since_ns[!huge], 0);
 }
 
 // Return

@@ -47,6 +47,9 @@ struct hak_pool {
   uintptr_t last_mapped;
   uint32_t thp;          // atomic, relaxed: enum hak_thp; may change at any time
   bool cannot_populate;  // atomic, relaxed: the operating system has refused to once
+  // In pages one by one, and in a huge page: the time that a SuperSlab's took when it was done last, and that all took
+  // since the other was done. Atomic, relaxed: hints.
+  uint64_t populate_ns[2], since_ns[2];
   struct hak_retain retain;
   char *meta_next, *meta_end;
   // Statistics, readable without the lock: atomic, relaxed.
