@@ -15,7 +15,7 @@
 // A huge page may take so many times as long as its memory in pages one by one: it spares entries of the TLB as well.
 #define HUGE_PAGE_WORTH 2
 
-// What was found to be dearer is tried again when the other has taken so many times as long as it did.
+// What did not pay is tried again when the other has taken so many times as long as it did.
 #define TIME_PER_TRY 16
 
 #define META_CHUNK_BYTES ((size_t)64 * 1024)
@@ -157,16 +157,20 @@ static bool is_worth_populating_locked(struct hak_pool *pool, const struct hak_s
          !hak_limit_refuses(&pool->retain.limit, HAK_SUPERSLAB_BYTES);
 }
 
-// What a huge page costs depends on the machine, and changes by the hour: a fifth of the same memory in pages one by one
-// where the kernel has one at hand, ten times as much where the host of a virtual machine, or the kernel by moving
-// others' pages, has to make one. Both are therefore measured, each time, and the better is used. The other is tried
-// again when that has taken so much longer than the other would that a try does not matter.
+// What a huge page costs depends on the machine's state: a fifth of the same memory in pages one by one where the
+// kernel has one at hand, ten times as much where others' pages have to be moved, or a hypervisor has taken the memory
+// back and has to find it again. So both ways are timed whenever they are used, and the one that pays is taken; the
+// other is tried again when this one has taken so much time that a try does not matter. At first nothing is known, and
+// huge pages pay; where the kernel does not tell the time, they always do.
 static bool wants_huge_page(const struct hak_pool *pool) {
   enum hak_thp thp = (enum hak_thp)hak_load_relaxed(&pool->thp);
   if (thp != HAK_THP_AUTO) return thp == HAK_THP_ALWAYS;
-  bool pays = hak_load_relaxed(&pool->populate_ns[true]) <= HUGE_PAGE_WORTH * hak_load_relaxed(&pool->populate_ns[false]);
-  bool try_other = hak_load_relaxed(&pool->since_ns[pays]) > TIME_PER_TRY * hak_load_relaxed(&pool->populate_ns[!pays]);
-  return pays != try_other;
+  uint64_t huge_ns = hak_load_relaxed(&pool->populate_ns[true]);
+  uint64_t small_ns = hak_load_relaxed(&pool->populate_ns[false]);
+  bool huge_pays = huge_ns <= HUGE_PAGE_WORTH * small_ns;
+  uint64_t other_ns = huge_pays ? small_ns : huge_ns;
+  bool try_other = hak_load_relaxed(&pool->since_ns[huge_pays]) > TIME_PER_TRY * other_ns;
+  return huge_pays != try_other;
 }
 
 // Not under the lock, since it takes as long as some hundred faults. Who takes other slabs of it meanwhile may touch
