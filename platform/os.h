@@ -51,6 +51,10 @@ struct hak_os {
 
   // Milliseconds of a clock that never goes back, to a few milliseconds.
   uint64_t (*now_ms)(void);
+
+  // Nanoseconds of processor time that the calling thread has used, in the kernel too; 0, always, where the kernel does
+  // not say. Cost: a system call.
+  uint64_t (*thread_ns)(void);
 };
 
 // The kernel this process runs on. Never fails, never allocates; the page size is read at run time.

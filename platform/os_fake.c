@@ -20,6 +20,8 @@ static size_t limit_bytes = SIZE_MAX;  // atomic
 static size_t purged_bytes;            // atomic
 static size_t populated_bytes[2];      // atomic; [1]: in huge pages
 static uint64_t clock_ms;              // atomic
+static uint64_t thread_clock_ns;       // atomic
+static uint64_t populate_ns[2];        // atomic; [1]: in huge pages
 static struct hak_os fake;
 
 static bool fails(enum hak_os_fake_call kind) {
@@ -97,6 +99,7 @@ static bool fake_populate(void *start, size_t bytes, bool huge) {
   check_whole_pages(start, bytes);
   if (call_fails(HAK_OS_FAKE_POPULATE) || !hak_os_linux()->populate(start, bytes, huge)) return false;
   hak_add_relaxed(&populated_bytes[huge], bytes);
+  hak_add_relaxed(&thread_clock_ns, hak_load_relaxed(&populate_ns[huge]));
   return true;
 }
 
@@ -116,6 +119,8 @@ static uint64_t fake_now_ms(void) {
   return hak_load_relaxed(&clock_ms);
 }
 
+static uint64_t fake_thread_ns(void) { return hak_load_relaxed(&thread_clock_ns); }
+
 static struct hak_os fake = {
     .page_bytes = 4096,
     .map = fake_map,
@@ -127,6 +132,7 @@ static struct hak_os fake = {
     .barrier = fake_barrier,
     .guard = fake_guard,
     .now_ms = fake_now_ms,
+    .thread_ns = fake_thread_ns,
 };
 
 const struct hak_os *hak_os_fake(void) { return &fake; }
@@ -143,6 +149,9 @@ void hak_os_fake_reset(size_t page_bytes) {
   hak_store_relaxed(&populated_bytes[false], 0);
   hak_store_relaxed(&populated_bytes[true], 0);
   hak_store_relaxed(&clock_ms, 0);
+  hak_store_relaxed(&thread_clock_ns, 0);
+  hak_os_fake_populate_takes(false, 0);
+  hak_os_fake_populate_takes(true, 0);
   fake.page_bytes = hak_max(page_bytes, hak_os_linux()->page_bytes);
 }
 
@@ -167,3 +176,4 @@ size_t hak_os_fake_populated_bytes(bool huge) {
   return hak_load_relaxed(&populated_bytes[true]) + (huge ? 0 : hak_load_relaxed(&populated_bytes[false]));
 }
 void hak_os_fake_advance_ms(uint64_t ms) { hak_add_relaxed(&clock_ms, ms); }
+void hak_os_fake_populate_takes(bool huge, uint64_t ns) { hak_store_relaxed(&populate_ns[huge], ns); }

@@ -62,6 +62,9 @@ size_t hak_os_fake_populated_bytes(bool huge);
 
 void hak_os_fake_advance_ms(uint64_t ms);
 
+// Lets each populate from now on take so much of the thread's time, as thread_ns tells it; after a reset it takes none.
+void hak_os_fake_populate_takes(bool huge, uint64_t ns);
+
 #ifdef __cplusplus
 }
 #endif

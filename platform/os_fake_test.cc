@@ -76,6 +76,19 @@ TEST_F(OsTest, TheClockStandsUntilTheTestAdvancesIt) {
   EXPECT_EQ(os_->now_ms(), 5u);
 }
 
+TEST_F(OsTest, PopulatesTakeAsLongAsTheTestSays) {
+  void *p = os_->map(nullptr, kPage);
+  EXPECT_TRUE(os_->populate(p, kPage, false));
+  EXPECT_EQ(os_->thread_ns(), 0u);
+  hak_os_fake_populate_takes(false, 3);
+  hak_os_fake_populate_takes(true, 70);
+  EXPECT_TRUE(os_->populate(p, kPage, false));
+  EXPECT_EQ(os_->thread_ns(), 3u);
+  EXPECT_TRUE(os_->populate(p, kPage, true));
+  EXPECT_EQ(os_->thread_ns(), 73u);
+  EXPECT_TRUE(os_->unmap(p, kPage));
+}
+
 TEST_F(OsTest, MappingsAreAlignedToThePageSizeOfChoice) {
   hak_os_fake_reset(64 * 1024);
   void *mappings[20];

@@ -184,6 +184,15 @@ static uint64_t linux_now_ms(void) {
   return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
+static uint64_t linux_thread_ns(void) {
+  int saved_errno = errno;
+  struct timespec used = {0};
+  // Refused by a filter, perhaps.
+  (void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
+  errno = saved_errno;
+  return (uint64_t)used.tv_sec * 1000000000 + (uint64_t)used.tv_nsec;
+}
+
 const struct hak_os *hak_os_linux(void) {
   static struct hak_os os = {
       .map = linux_map,
@@ -195,6 +204,7 @@ const struct hak_os *hak_os_linux(void) {
       .barrier = linux_barrier,
       .guard = linux_guard,
       .now_ms = linux_now_ms,
+      .thread_ns = linux_thread_ns,
   };
   // Every thread that gets here stores the same value. getauxval, because sysconf may open files.
   if (__atomic_load_n(&os.page_bytes, __ATOMIC_RELAXED) == 0) {

@@ -12,6 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <ctime>
 
 #include "platform/os.h"
 
@@ -123,6 +124,23 @@ TEST(OsLinux, WhatIsNotMappedCannotBePopulated) {
   EXPECT_TRUE(os->unmap(start + kMiB, kMiB));
   EXPECT_FALSE(os->populate(start, 2 * kMiB, true));
   EXPECT_TRUE(os->unmap(start, kMiB));
+}
+
+// In the kernel too, but not while it waits.
+TEST(OsLinux, AThreadsTimeIsWhatItWorks) {
+  errno = EDOM;
+  uint64_t start = os->thread_ns();
+  timespec pause = {.tv_sec = 0, .tv_nsec = 50000000};
+  EXPECT_EQ(nanosleep(&pause, nullptr), 0);
+  uint64_t waited = os->thread_ns();
+  EXPECT_GE(waited, start);
+  EXPECT_LT(waited - start, 25000000u);
+  char *p = static_cast<char *>(os->map(nullptr, 4 * kMiB));
+  ASSERT_NE(p, nullptr);
+  EXPECT_TRUE(os->populate(p, 4 * kMiB, false));
+  EXPECT_GT(os->thread_ns() - waited, 10000u) << "1,024 pages in 10 us";
+  EXPECT_TRUE(os->unmap(p, 4 * kMiB));
+  EXPECT_EQ(errno, EDOM);
 }
 
 }  // namespace

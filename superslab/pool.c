@@ -12,6 +12,12 @@
 // SuperSlabs that one tick gives back at most, about a quarter of a millisecond each: others wait for the lock.
 #define RETURNS_PER_TICK 4
 
+// A huge page may take so many times as long as its memory in pages one by one: it spares entries of the TLB as well.
+#define HUGE_PAGE_WORTH 2
+
+// What did not pay is tried again when the other has taken so many times as long as it did.
+#define TIME_PER_TRY 16
+
 #define META_CHUNK_BYTES ((size_t)64 * 1024)
 
 void hak_pool_init(struct hak_pool *pool, const struct hak_os *os) {
@@ -151,13 +157,35 @@ static bool is_worth_populating_locked(struct hak_pool *pool, const struct hak_s
          !hak_limit_refuses(&pool->retain.limit, HAK_SUPERSLAB_BYTES);
 }
 
+// What a huge page costs depends on the machine's state: a fifth of the same memory in pages one by one where the
+// kernel has one at hand, ten times as much where others' pages have to be moved, or a hypervisor has taken the memory
+// back and has to find it again. So both ways are timed whenever they are used, and the one that pays is taken; the
+// other is tried again when this one has taken so much time that a try does not matter. At first nothing is known, and
+// huge pages pay; where the kernel does not tell the time, they always do.
+static bool wants_huge_page(const struct hak_pool *pool) {
+  enum hak_thp thp = (enum hak_thp)hak_load_relaxed(&pool->thp);
+  if (thp != HAK_THP_AUTO) return thp == HAK_THP_ALWAYS;
+  uint64_t huge_ns = hak_load_relaxed(&pool->populate_ns[true]);
+  uint64_t small_ns = hak_load_relaxed(&pool->populate_ns[false]);
+  bool huge_pays = huge_ns <= HUGE_PAGE_WORTH * small_ns;
+  uint64_t other_ns = huge_pays ? small_ns : huge_ns;
+  bool try_other = hak_load_relaxed(&pool->since_ns[huge_pays]) > TIME_PER_TRY * other_ns;
+  return huge_pays != try_other;
+}
+
 // Not under the lock, since it takes as long as some hundred faults. Who takes other slabs of it meanwhile may touch
 // them: the kernel keeps what it finds.
 static void populate(struct hak_pool *pool, uintptr_t superslab) {
-  bool huge = hak_load_relaxed(&pool->thp) != HAK_THP_NEVER;
+  bool huge = wants_huge_page(pool);
+  uint64_t start = pool->os->thread_ns();
   if (!pool->os->populate((void *)superslab, HAK_SUPERSLAB_BYTES, huge)) {
     hak_store_relaxed(&pool->cannot_populate, true);
+    return;
   }
+  uint64_t ns = pool->os->thread_ns() - start;
+  hak_store_relaxed(&pool->populate_ns[huge], ns);
+  hak_add_relaxed(&pool->since_ns[huge], ns);
+  hak_store_relaxed(&pool->since_ns[!huge], 0);
 }
 
 // Return

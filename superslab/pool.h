@@ -26,8 +26,8 @@ struct hak_superslab;
 
 // HAKMEM_THP: where transparent huge pages are used.
 enum hak_thp {
-  HAK_THP_AUTO,    // for slabs of a kind that grows quickly, in a process beyond HAK_POOL_SMALL_BYTES; Huge: as the
-                   // system
+  HAK_THP_AUTO,    // for slabs of a kind that grows quickly, in a process beyond HAK_POOL_SMALL_BYTES, while they take
+                   // at most twice the time of pages one by one; Huge: as the system
   HAK_THP_NEVER,   // nowhere, even if the system uses them everywhere
   HAK_THP_ALWAYS,  // everywhere, from the first SuperSlab on
 };
@@ -47,6 +47,9 @@ struct hak_pool {
   uintptr_t last_mapped;  // where the next SuperSlab would be a neighbour, from below
   uint32_t thp;           // atomic, relaxed: enum hak_thp; may change at any time
   bool cannot_populate;   // atomic, relaxed: the operating system has refused to once
+  // The thread's time that it took to populate a SuperSlab, with pages one by one [0] and with a huge page [1]: the
+  // last time, and in all since the other was last used. Atomic, relaxed: hints.
+  uint64_t populate_ns[2], since_ns[2];
   struct hak_retain retain;
   char *meta_next, *meta_end;
   // Statistics, readable without the lock: atomic, relaxed.

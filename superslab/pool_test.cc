@@ -314,6 +314,101 @@ TEST_F(Populate, BacksEverySuperslabWhereHugePagesAreAlwaysWanted) {
   EXPECT_FALSE(RefusesHugePages(taken_[0]));
 }
 
+// What huge pages cost
+
+constexpr uint64_t kSmallNs = 1000000;
+
+class HugePageCost : public Populate {
+ protected:
+  void SetUp() override {
+    Populate::SetUp();
+    Use(HAK_POOL_SMALL_BYTES);
+  }
+
+  static void Take(uint64_t small_ns, uint64_t huge_ns) {
+    hak_os_fake_populate_takes(false, small_ns);
+    hak_os_fake_populate_takes(true, huge_ns);
+  }
+
+  // How many of the next fresh SuperSlabs become huge pages. None stays.
+  size_t HugeOf(size_t count) {
+    const size_t before = hak_os_fake_populated_bytes(true);
+    const size_t all_before = Populated();
+    for (size_t i = 0; i < count; ++i) {
+      Release(AcquireHot(kAll), kAll);
+      hak_pool_trim(&pool_, 0);
+    }
+    EXPECT_EQ(Populated() - all_before, count * HAK_SUPERSLAB_BYTES);
+    return (hak_os_fake_populated_bytes(true) - before) / HAK_SUPERSLAB_BYTES;
+  }
+};
+
+TEST_F(HugePageCost, CheapOnesAreUsedAlmostEverywhere) {
+  Take(kSmallNs, kSmallNs / 5);
+  EXPECT_EQ(HugeOf(1), 1u) << "of which nothing is known";
+  EXPECT_EQ(HugeOf(1), 0u) << "to know what the other costs";
+  EXPECT_GE(HugeOf(200), 197u);
+}
+
+TEST_F(HugePageCost, DearOnesAreTriedNowAndThen) {
+  Take(kSmallNs, 8 * kSmallNs);
+  EXPECT_EQ(HugeOf(1), 1u);
+  EXPECT_EQ(HugeOf(128), 0u);
+  EXPECT_EQ(HugeOf(129), 1u) << "a sixteenth of the time";
+}
+
+TEST_F(HugePageCost, ComeBackWhenTheyHaveBecomeCheap) {
+  Take(kSmallNs, 8 * kSmallNs);
+  HugeOf(10);
+  Take(kSmallNs, kSmallNs / 5);
+  EXPECT_GE(HugeOf(200), 200u - 128u);
+  EXPECT_GE(HugeOf(100), 98u);
+}
+
+TEST_F(HugePageCost, OneThatTookLongEndsThem) {
+  Take(kSmallNs, kSmallNs / 5);
+  HugeOf(20);
+  Take(kSmallNs, 8 * kSmallNs);
+  EXPECT_EQ(HugeOf(100), 1u);
+}
+
+TEST_F(HugePageCost, DearOnesAreUsedWhereTheOthersAreAsDear) {
+  Take(8 * kSmallNs, 8 * kSmallNs);
+  EXPECT_GE(HugeOf(100), 90u);
+}
+
+// Since small pages are dear now, it does not take 128 of them to try a huge one.
+TEST_F(HugePageCost, ComeBackSoonWhenTheOthersHaveBecomeAsDear) {
+  Take(kSmallNs, 8 * kSmallNs);
+  HugeOf(10);
+  Take(8 * kSmallNs, 8 * kSmallNs);
+  EXPECT_GE(HugeOf(100), 80u);
+}
+
+TEST_F(HugePageCost, MayBeTwiceThatOfTheOthers) {
+  Take(kSmallNs, 2 * kSmallNs);
+  EXPECT_GE(HugeOf(100), 85u);
+  Take(kSmallNs, 2 * kSmallNs + 1);
+  EXPECT_LE(HugeOf(100), 5u);
+}
+
+TEST_F(HugePageCost, DoesNotMatterWhereTheyAreAlwaysWanted) {
+  pool_.thp = HAK_THP_ALWAYS;
+  Take(kSmallNs, 100 * kSmallNs);
+  EXPECT_EQ(HugeOf(100), 100u);
+}
+
+TEST_F(HugePageCost, DoesNotMatterWhereTheyAreSwitchedOff) {
+  pool_.thp = HAK_THP_NEVER;
+  Take(kSmallNs, 1);
+  EXPECT_EQ(HugeOf(100), 0u);
+}
+
+TEST_F(HugePageCost, DoesNotMatterWhereTheKernelDoesNotSay) {
+  Take(0, 0);
+  EXPECT_EQ(HugeOf(100), 100u);
+}
+
 // Even where the system gives them to everybody.
 TEST_F(Populate, RefusesHugePagesForASmallProcess) {
   for (size_t i = 0; i < kAll; ++i) taken_.push_back(Acquire(1));
