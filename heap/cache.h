@@ -29,10 +29,10 @@ struct hak_heap;
 
 // Blocks of one slab of another heap, gathered before they are published together.
 struct hak_outbox_slot {
-  uintptr_t base;  // of the slab
+  uintptr_t base;  // of the slab; 0: nothing gathered
   uintptr_t head;  // last block gathered
   uintptr_t tail;  // first block gathered
-  uint32_t count;  // 0: nothing gathered
+  uint32_t count;
   uint32_t limit;  // the count at which the slot is published
 };
 

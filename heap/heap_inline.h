@@ -13,8 +13,9 @@ extern "C" {
 // that the caller has nothing to do after it, and nothing to save for then.
 void hak_slab_countdown_and_leave(struct hak_cache *cache, struct hak_slab *slab);
 
-// Gathers a block of `kind` that another heap owns, on behalf of free, and ends the thread's work on its heap likewise.
-void hak_outbox_add_and_leave(struct hak_cache *cache, void *p, size_t kind);
+// Begins a slot of the outbox with block `p` of `kind`, which another heap owns, and ends the thread's work on its heap
+// likewise.
+void hak_outbox_begin_and_leave(struct hak_cache *cache, void *p, size_t kind);
 
 // By kind of Mid: the bits of which none is set in the distance of two blocks of the same run, sign-extended. A table,
 // since the baseline of x86-64 shifts by a variable in one register only.
@@ -45,18 +46,17 @@ static HAK_ALWAYS_INLINE bool hak_slab_push(struct hak_slab *slab, void *p, unsi
   return true;
 }
 
-// Gathers `p`, a block of another heap's slab at `base`, where others of that slab were gathered before and there is
-// room: the frequent case of hak_outbox_add. False, and nothing has changed, in every other.
-static HAK_ALWAYS_INLINE bool hak_outbox_gather(struct hak_cache *cache, void *p, uintptr_t base) {
-  struct hak_outbox_slot *slot = hak_outbox_slot_of(cache, base);
-  if (slot->base != base || slot->count == 0 || slot->count >= slot->limit) return false;
-  if (slot->head == (uintptr_t)p) return false;  // freed just before
+// Whether `p`, a block of another heap's run at `base`, can be added to what `slot` has of that.
+static HAK_ALWAYS_INLINE bool hak_outbox_has_room(const struct hak_outbox_slot *slot, uintptr_t base) {
+  return slot->base == base && slot->count < slot->limit;
+}
+
+static HAK_ALWAYS_INLINE void hak_outbox_gather(struct hak_cache *cache, struct hak_outbox_slot *slot, void *p) {
   if (HAK_POISON) hak_block_poison((uintptr_t)p, hak_registry_kind(p));
   hak_link_set((uintptr_t)p, slot->head);
   slot->head = (uintptr_t)p;
   ++slot->count;
   ++cache->outbox_clock;
-  return true;
 }
 
 // Frees `p` if it is a block of a slab that this thread owns, and not of the current one's list, or one of another
@@ -84,11 +84,14 @@ static HAK_ALWAYS_INLINE bool hak_heap_free_fast(struct hak_cache *cache, void *
       return true;
     }
   } else if (own_id != HAK_NO_OWNER && !hak_outbox_is_due(cache)) {
-    done = hak_outbox_gather(cache, p, address - offset);
-    if (!done) {
-      hak_outbox_add_and_leave(cache, p, hak_entry_kind(unlike_own));  // an owner's id has no bits there
+    uintptr_t base = address - offset;
+    struct hak_outbox_slot *slot = hak_outbox_slot_of(cache, base);
+    done = slot->head != address;  // freed just before
+    if (done && !hak_outbox_has_room(slot, base)) {
+      hak_outbox_begin_and_leave(cache, p, hak_entry_kind(unlike_own));  // an owner's id has no bits there
       return true;
     }
+    if (done) hak_outbox_gather(cache, slot, p);
   }
   hak_store_release(&cache->inside, 0);
   return done;

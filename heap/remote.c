@@ -91,10 +91,10 @@ void hak_remote_publish(uintptr_t base, uintptr_t head, uintptr_t tail, uint32_t
 // Outbox
 
 static void publish_slot(struct hak_outbox_slot *slot) {
-  uint32_t n = slot->count;
-  if (n == 0) return;
-  slot->count = 0;
-  hak_remote_publish(slot->base, slot->head, slot->tail, n);
+  if (slot->base == 0) return;
+  uintptr_t base = slot->base;
+  slot->base = 0;
+  hak_remote_publish(base, slot->head, slot->tail, slot->count);
 }
 
 void hak_outbox_flush(struct hak_cache *cache) {
@@ -103,11 +103,18 @@ void hak_outbox_flush(struct hak_cache *cache) {
   }
 }
 
-static void start_slot(struct hak_outbox_slot *slot, uintptr_t base, size_t kind) {
-  // Sizes by their power of two: exact enough for a bound.
+// How many blocks of `kind` a slot holds back. Sizes by their power of two: exact enough for a bound.
+static uint32_t slot_limit(size_t kind) {
   unsigned size_shift = kind <= HAK_KIND_TINY_LAST ? 4 + hak_log2_floor(kind) : 10 + (kind - HAK_KIND_MID_FIRST) / 8;
-  slot->base = base;
-  slot->limit = (uint32_t)hak_min(hak_max((size_t)OUTBOX_BYTES_MAX >> size_shift, 1), OUTBOX_BLOCKS_MAX);
+  return (uint32_t)hak_min(hak_max((size_t)OUTBOX_BYTES_MAX >> size_shift, 1), OUTBOX_BLOCKS_MAX);
+}
+
+static void begin(struct hak_cache *cache, struct hak_outbox_slot *slot, uintptr_t base, uintptr_t block, size_t kind) {
+  hak_block_poison(block, kind);
+  publish_slot(slot);
+  *slot = (struct hak_outbox_slot){.base = base, .head = block, .tail = block, .count = 1, .limit = slot_limit(kind)};
+  cache->outbox_used |= (uint64_t)1 << (slot - cache->outbox);
+  ++cache->outbox_clock;
 }
 
 // The block that is added always stays until the next one comes: as long as it is here nobody can have been given it
@@ -124,28 +131,22 @@ void hak_outbox_add(struct hak_cache *cache, void *p, size_t kind, const char *f
     return;
   }
   struct hak_outbox_slot *slot = hak_outbox_slot_of(cache, base);
-  if (HAK_UNLIKELY(slot->count != 0 && slot->head == block)) hak_fatal_misuse(function, p, HAK_MISUSE_DOUBLE_FREE);
-  hak_block_poison(block, kind);
-  if (slot->count == 0 || slot->base != base || slot->count >= slot->limit) {
-    publish_slot(slot);
-    start_slot(slot, base, kind);
-    slot->tail = block;
-    cache->outbox_used |= (uint64_t)1 << (slot - cache->outbox);
-  } else {
-    hak_link_set(block, slot->head);
-  }
-  slot->head = block;
-  ++slot->count;
-
+  if (HAK_UNLIKELY(slot->base == base && slot->head == block)) hak_fatal_misuse(function, p, HAK_MISUSE_DOUBLE_FREE);
   bool due = hak_outbox_is_due(cache);
-  ++cache->outbox_clock;
+  if (hak_outbox_has_room(slot, base)) {
+    hak_outbox_gather(cache, slot, p);
+  } else {
+    begin(cache, slot, base, block, kind);
+  }
   if (due) {
     struct hak_outbox_slot *oldest = &cache->outbox[cache->outbox_clock / HAK_OUTBOX_AGE % HAK_OUTBOX_SLOTS];
     if (oldest != slot) publish_slot(oldest);
   }
 }
 
-HAK_NOINLINE void hak_outbox_add_and_leave(struct hak_cache *cache, void *p, size_t kind) {
-  hak_outbox_add(cache, p, kind, "free");
+HAK_NOINLINE void hak_outbox_begin_and_leave(struct hak_cache *cache, void *p, size_t kind) {
+  uintptr_t block = (uintptr_t)p;
+  uintptr_t base = hak_kind_run_base(kind, block);
+  begin(cache, hak_outbox_slot_of(cache, base), base, block, kind);
   hak_heap_leave(cache);
 }

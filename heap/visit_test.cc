@@ -67,7 +67,7 @@ TEST_F(Visit, ATickPublishesWhatASleepingThreadGathered) {
   sleeper.Free(p);
   EXPECT_EQ(owner.cache.heap->mail, nullptr);
   TickAfter(HAK_POOL_PURGE_DELAY_MS, visitor);
-  for (const hak_outbox_slot &slot : sleeper.cache.outbox) EXPECT_EQ(slot.count, 0u);
+  for (const hak_outbox_slot &slot : sleeper.cache.outbox) EXPECT_EQ(slot.base, 0u);
 }
 
 TEST_F(Visit, ATickReturnsPagesThatASleepingThreadLeftUnusedForTheDecayTime) {
