@@ -1,5 +1,5 @@
-// For the tests of heap/ and of the tiers above it: a heap set over the fake operating system, and what a tier of equal
-// blocks promises.
+// For the tests of heap/ and of the tiers above it: threads and a heap set over the fake operating system, what there
+// is to know of a block, and what a tier of equal blocks promises.
 #ifndef HAKMEM_HEAP_TEST_HEAP_H_
 #define HAKMEM_HEAP_TEST_HEAP_H_
 
@@ -13,7 +13,9 @@
 #include <vector>
 
 #include "heap/heap.h"
+#include "heap/slab.h"
 #include "platform/os_fake.h"
+#include "superslab/layout.h"
 #include "superslab/pool.h"
 #include "superslab/registry.h"
 
@@ -25,6 +27,18 @@ inline hak_class ClassOf(uint32_t kind) {
   uint32_t index = kind - HAK_KIND_MID_FIRST;
   return hak_class_make(kind, static_cast<uint32_t>(hak_kind_run_slabs(kind)), (9 + index % 8) << (7 + index / 8));
 }
+
+// Why a test of the order of blocks is skipped.
+constexpr const char *kDrawnOrder = "the hardened library draws the order in which blocks are handed out";
+
+// Of the slab that `p` lies in.
+inline hak_slab *SlabOf(const void *p) {
+  size_t kind = hak_entry_kind(hak_registry_find(p));
+  return hak_slab_at(hak_kind_run_base(kind, reinterpret_cast<uintptr_t>(p)));
+}
+inline hak_slab_remote *RemoteOf(const void *p) { return hak_slab_remote_at(SlabOf(p)->base); }
+inline uint32_t OwnerOf(const void *p) { return hak_entry_owner(hak_registry_find(p)); }
+inline uint64_t PublishedOf(const void *p) { return RemoteOf(p)->word >> HAK_REMOTE_COUNT_SHIFT; }
 
 // A thread: its cache, from its first allocation to its end.
 class Thread {

@@ -1,15 +1,10 @@
 // The allocator as a whole, through its public functions.
 #include <errno.h>
 #include <gtest/gtest.h>
-#include <pthread.h>
-#include <sys/mman.h>
 #include <sys/resource.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
-#include <climits>
 #include <csignal>
 #include <cstddef>
 #include <cstdint>
@@ -18,20 +13,14 @@
 #include <cstring>
 #include <fstream>
 #include <iterator>
-#include <mutex>
 #include <random>
 #include <set>
 #include <string>
-#include <thread>
 #include <vector>
 
-#include "base/compiler.h"
-#include "platform/delay.h"
 #include "platform/report.h"
 #include "router/hakmem.h"
-
-// In C a function and a struct may share a name.
-#include "router/process.h"
+#include "router/test_router.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 constexpr const char *kSanitizer = "address";
@@ -43,60 +32,17 @@ constexpr const char *kSanitizer = nullptr;
 
 namespace {
 
-constexpr size_t kKiB = 1024;
-constexpr size_t kMiB = 1024 * kKiB;
-constexpr size_t kGiB = 1024 * kMiB;
-
-// Sizes at and around every border between tiers, and some within each.
-const size_t kSizes[] = {0,           1,    16,       17,           100,           1023,         1024,
-                         1025,        1152, 1153,     5000,         32 * kKiB - 1, 32 * kKiB,    32 * kKiB + 1,
-                         100 * kKiB,  kMiB, kMiB + 1, 2 * kMiB - 1, 2 * kMiB,      2 * kMiB + 1, 3 * kMiB,
-                         8 * kMiB + 5};
-
-const char *TierOf(size_t size) {
-  if (HAK_CONFIG_HARDENED) size += 8;  // for the seal
-  if (size <= 1024) return "tiny";
-  if (size <= 32 * kKiB) return "mid";
-  return size < 2 * kMiB ? "ace" : "huge";
-}
-
-// A content that tells every byte from its neighbours and every block from the others.
-unsigned char ByteAt(size_t i, size_t seed) { return static_cast<unsigned char>(i * 31 + i / 251 + seed); }
-
-// Every byte of the first pages, and enough of each cache line behind them.
-template <typename F>
-void ForEachByte(size_t bytes, F f) {
-  for (size_t i = 0; i < bytes; i += i < 8192 ? 1 : 61) f(i);
-}
-
-void Fill(void *p, size_t bytes, size_t seed) {
-  ForEachByte(bytes, [=](size_t i) { static_cast<unsigned char *>(p)[i] = ByteAt(i, seed); });
-}
-
-bool IsFilled(const void *p, size_t bytes, size_t seed) {
-  bool same = true;
-  ForEachByte(bytes, [&](size_t i) { same &= static_cast<const unsigned char *>(p)[i] == ByteAt(i, seed); });
-  return same;
-}
-
-bool IsZero(const void *p, size_t bytes) {
-  const auto *b = static_cast<const unsigned char *>(p);
-  return bytes == 0 || (b[0] == 0 && memcmp(b, b + 1, bytes - 1) == 0);
-}
+using hak_test::ExpectInChild;
+using hak_test::Fill;
+using hak_test::IsFilled;
+using hak_test::IsZero;
+using hak_test::kGiB;
+using hak_test::kKiB;
+using hak_test::kMiB;
+using hak_test::kSizes;
+using hak_test::TierOf;
 
 uintptr_t Address(const void *p) { return reinterpret_cast<uintptr_t>(p); }
-
-// Runs `f` in a child process, which is to return true.
-template <typename F>
-void ExpectInChild(F f) {
-  pid_t child = fork();
-  ASSERT_NE(child, -1);
-  if (child == 0) _exit(f() ? 0 : 1);
-  int status = 0;
-  ASSERT_EQ(waitpid(child, &status, 0), child);
-  EXPECT_TRUE(WIFEXITED(status)) << "signal " << WTERMSIG(status);
-  EXPECT_EQ(WEXITSTATUS(status), 0);
-}
 
 // The address space in use, which also holds what the tests' own malloc has reserved.
 size_t AddressSpaceBytes() {
@@ -460,363 +406,6 @@ TEST(Router, TrimReturnsPagesOnceAndLeavesWhatIsLive) {
   EXPECT_EQ(hak_trim(0), 0u);
   for (size_t i = 0; i < blocks.size(); i += 1000) {
     EXPECT_EQ(*static_cast<char *>(blocks[i]), 1);
-    hak_free(blocks[i]);
-  }
-}
-
-// Statistics
-
-struct hak_stats Stats() {
-  struct hak_stats stats;
-  hak_stats_read(&stats);
-  EXPECT_LE(stats.ace_free_bytes, stats.ace_bytes);
-  EXPECT_LE(stats.ace_bytes, stats.slab_bytes);
-  EXPECT_LE(stats.slab_bytes, stats.superslab_bytes);
-  EXPECT_EQ(stats.superslab_bytes % (2 * kMiB), 0u);
-  return stats;
-}
-
-TEST(RouterStats, EveryBlockOfTheSlabTiersIsInSlabsInUse) {
-  for (size_t size : {size_t{700}, 20 * kKiB, 500 * kKiB}) {
-    hak_trim(0);
-    const struct hak_stats before = Stats();
-    const size_t total = 32 * kMiB;
-    std::vector<void *> blocks;
-    for (size_t bytes = 0; bytes < total; bytes += size) blocks.push_back(hak_malloc(size));
-    const struct hak_stats full = Stats();
-    // What was free in slabs in use before may have served a part.
-    EXPECT_GE(full.slab_bytes - full.ace_free_bytes, before.slab_bytes - before.ace_free_bytes + total - 4 * kMiB)
-        << size;
-    EXPECT_LE(full.slab_bytes - full.ace_free_bytes, before.slab_bytes - before.ace_free_bytes + total * 5 / 4) << size;
-    if (strcmp(TierOf(size), "ace") == 0) {
-      EXPECT_GE(full.ace_bytes, before.ace_bytes + total - 4 * kMiB);
-    } else {
-      EXPECT_EQ(full.ace_bytes, before.ace_bytes);
-    }
-    EXPECT_EQ(full.n_huge, before.n_huge);
-    EXPECT_EQ(full.huge_bytes, before.huge_bytes);
-    for (void *p : blocks) hak_free(p);
-    hak_trim(0);
-    const struct hak_stats after = Stats();
-    EXPECT_LE(after.slab_bytes - after.ace_free_bytes, before.slab_bytes - before.ace_free_bytes + 4 * kMiB) << size;
-    EXPECT_LE(after.superslab_bytes, before.superslab_bytes + 4 * kMiB) << size;
-  }
-}
-
-TEST(RouterStats, HugeBlocksAreCountedAndAfterFreeInTheCacheUntilATrim) {
-  hak_trim(0);
-  const struct hak_stats before = Stats();
-  EXPECT_EQ(before.huge_cached_bytes, 0u);
-  void *a = hak_malloc(3 * kMiB);
-  void *b = hak_malloc(5 * kMiB);
-  struct hak_stats now = Stats();
-  EXPECT_EQ(now.n_huge, before.n_huge + 2);
-  EXPECT_EQ(now.huge_bytes, before.huge_bytes + 8 * kMiB);
-  b = hak_realloc(b, 9 * kMiB);
-  EXPECT_EQ(Stats().huge_bytes, before.huge_bytes + 12 * kMiB);
-  hak_free(a);
-  now = Stats();
-  EXPECT_EQ(now.n_huge, before.n_huge + 1);
-  EXPECT_EQ(now.huge_bytes, before.huge_bytes + 9 * kMiB);
-  EXPECT_EQ(now.huge_cached_bytes, 3 * kMiB);
-  hak_free(b);
-  hak_trim(0);
-  now = Stats();
-  EXPECT_EQ(now.huge_bytes, before.huge_bytes);
-  EXPECT_EQ(now.huge_cached_bytes, 0u);
-}
-
-TEST(RouterStats, NoNumberContradictsAnotherWhileThreadsAllocate) {
-  std::atomic<bool> stop{false};
-  std::atomic<unsigned> n_rounds{0};
-  std::vector<std::thread> threads;
-  for (unsigned t = 0; t < 3; ++t) {
-    threads.emplace_back([&, t] {
-      std::mt19937 random(t);
-      // Whole SuperSlabs come and go.
-      std::vector<void *> blocks(20);
-      while (!stop) {
-        for (void *&p : blocks) p = hak_malloc(random() % 8 == 0 ? kSizes[random() % std::size(kSizes)] : 1900 * kKiB);
-        for (void *p : blocks) hak_free(p);
-        hak_trim(0);
-        ++n_rounds;
-      }
-    });
-  }
-  while (n_rounds < 300) (void)Stats();
-  stop = true;
-  for (std::thread &thread : threads) thread.join();
-}
-
-// Threads
-
-TEST(RouterThreads, BlocksOutliveTheThreadAndAreFreedByAnyOther) {
-  std::vector<void *> blocks;
-  std::thread([&] {
-    for (size_t i = 0; i < 2000; ++i) {
-      size_t size = kSizes[i % 14];
-      blocks.push_back(hak_malloc(size));
-      Fill(blocks.back(), size, i);
-    }
-  }).join();
-  std::thread([&] {
-    for (size_t i = 0; i < blocks.size(); ++i) {
-      EXPECT_TRUE(IsFilled(blocks[i], kSizes[i % 14], i));
-      hak_free(blocks[i]);
-    }
-  }).join();
-}
-
-// The registry must be asked after the thread has its heap: the block's slab may change hands until then.
-TEST(RouterThreads, AThreadMayBeginWithAFreeWhileOthersEnd) {
-  constexpr int kThreads = 8;
-  std::vector<std::vector<void *>> blocks(kThreads, std::vector<void *>(50));
-  for (int generation = 0; generation < 300; ++generation) {
-    std::vector<std::thread> threads;
-    for (auto &own : blocks) {
-      threads.emplace_back([&own] {
-        for (void *&block : own) {
-          hak_free(block);
-          block = hak_malloc(200);
-          Fill(block, 200, 3);
-        }
-      });
-    }
-    for (auto &thread : threads) thread.join();
-  }
-  for (auto &own : blocks) {
-    for (void *block : own) {
-      EXPECT_TRUE(IsFilled(block, 200, 3));
-      hak_free(block);
-    }
-  }
-}
-
-TEST(RouterThreads, RandomProgramsThatHandBlocksAroundKeepTheirContent) {
-  constexpr int kThreads = 4;
-  struct Block {
-    void *p;
-    size_t size, seed;
-  };
-  const uint64_t n_delays = hak_delay_count();
-  std::mutex mutex;
-  std::vector<Block> shared;
-  std::atomic<int> n_wrong{0};
-  auto run = [&](unsigned seed) {
-    std::mt19937 random(seed);
-    std::vector<Block> own;
-    auto check = [&](const Block &block) {
-      if (!IsFilled(block.p, std::min<size_t>(block.size, 600), block.seed)) ++n_wrong;
-    };
-    for (int step = 0; step < 6000; ++step) {
-      if (own.size() < 200 && random() % 2 == 0) {
-        Block block = {nullptr, 0, random() % 1000};
-        block.size = random() % 40 == 0 ? random() % (3 * kMiB) : random() % (random() % 4 == 0 ? 40000 : 600);
-        block.p = random() % 3 == 0 ? hak_calloc(1, block.size) : hak_malloc(block.size);
-        Fill(block.p, std::min<size_t>(block.size, 600), block.seed);
-        own.push_back(block);
-      } else if (!own.empty()) {
-        std::swap(own[random() % own.size()], own.back());
-        Block block = own.back();
-        own.pop_back();
-        check(block);
-        switch (random() % 3) {
-          case 0: {
-            size_t size = 1 + random() % 50000;
-            block.p = hak_realloc(block.p, size);
-            block.size = std::min(block.size, size);
-            own.push_back(block);
-            break;
-          }
-          case 1: {
-            std::lock_guard<std::mutex> lock(mutex);
-            shared.push_back(block);
-            if (shared.size() < 50) break;
-            block = shared[random() % 50];
-            std::swap(*std::find_if(shared.begin(), shared.end(), [&](const Block &b) { return b.p == block.p; }),
-                      shared.back());
-            shared.pop_back();
-            check(block);
-            hak_free(block.p);
-            break;
-          }
-          default:
-            hak_free(block.p);
-        }
-      }
-    }
-    for (const Block &block : own) {
-      check(block);
-      hak_free(block.p);
-    }
-  };
-  std::vector<std::thread> threads;
-  for (unsigned t = 0; t < kThreads; ++t) threads.emplace_back(run, t + 1);
-  for (auto &thread : threads) thread.join();
-  EXPECT_EQ(n_wrong, 0);
-  EXPECT_EQ(hak_delay_count() > n_delays, hak_delay_seed() != 0) << "in checked builds threads are delayed";
-  for (const Block &block : shared) hak_free(block.p);
-}
-
-TEST(RouterThreads, ManyShortThreadsNeedNoMoreHeapsThanLiveAtOnce) {
-  std::thread([] { hak_free(hak_malloc(100)); }).join();
-  uint32_t n_heaps = hak_process_get()->heaps.n_heaps;
-  for (int i = 0; i < 300; ++i) {
-    std::thread([] {
-      for (size_t size : kSizes) hak_free(hak_malloc(size));
-    }).join();
-  }
-  EXPECT_EQ(hak_process_get()->heaps.n_heaps, n_heaps);
-}
-
-// A key whose destructor comes after the allocator's own, sets the key anew until the last round, and allocates and
-// frees in each round from `first_round` on.
-struct LateUser {
-  int round = 0;
-  int first_round = 1;
-  void *block = nullptr;
-};
-pthread_key_t late_key;
-
-// ThreadSanitizer takes its own state of the thread away in the last round.
-#if defined(__SANITIZE_THREAD__)
-constexpr int kRounds = PTHREAD_DESTRUCTOR_ITERATIONS - 1;
-#else
-constexpr int kRounds = PTHREAD_DESTRUCTOR_ITERATIONS;
-#endif
-
-void UseLate(void *argument) {
-  auto *user = static_cast<LateUser *>(argument);
-  if (++user->round >= user->first_round) {
-    hak_free(user->block);
-    user->block = hak_malloc(200);
-    Fill(user->block, 200, 1);
-    void *other = hak_calloc(1, 50000);
-    if (!IsZero(other, 50000) || !IsFilled(user->block, 200, 1)) abort();
-    hak_free(other);
-  }
-  if (user->round < kRounds) pthread_setspecific(late_key, user);
-}
-
-TEST(RouterThreads, DestructorsThatRunAfterTheAllocatorsOwnAllocateAndFreeAndStrandNoHeap) {
-  ASSERT_EQ(pthread_key_create(&late_key, UseLate), 0);
-  for (int first_round = 1; first_round <= kRounds; ++first_round) {
-    SCOPED_TRACE(first_round);
-    uint32_t n_heaps = 0;
-    for (int i = 0; i < 50; ++i) {
-      LateUser user;
-      user.first_round = first_round;
-      std::thread([&] {
-        user.block = hak_malloc(300);
-        pthread_setspecific(late_key, &user);
-      }).join();
-      EXPECT_EQ(user.round, kRounds);
-      EXPECT_TRUE(IsFilled(user.block, 200, 1));
-      hak_free(user.block);
-      if (i == 0) n_heaps = hak_process_get()->heaps.n_heaps;
-    }
-    EXPECT_EQ(hak_process_get()->heaps.n_heaps, n_heaps);
-  }
-  pthread_key_delete(late_key);
-}
-
-// libc frees blocks of its own in threads that never allocated, when nobody would take a heap away any more.
-TEST(RouterThreads, AThreadThatFreesLittleNeedsNoHeap) {
-  hak_free(hak_malloc(100));
-  const hak_heap_set &heaps = hak_process_get()->heaps;
-  uint32_t n_heaps = heaps.n_heaps, n_threadless = hak_load_relaxed(&heaps.n_threadless);
-  std::vector<std::thread> threads;
-  for (int i = 0; i < 30; ++i) {
-    threads.emplace_back([block = hak_malloc(100), extent = hak_malloc(100000)] {
-      hak_free(block);
-      hak_free(extent);
-    });
-  }
-  for (auto &thread : threads) thread.join();
-  EXPECT_EQ(heaps.n_heaps, n_heaps);
-  EXPECT_EQ(hak_load_relaxed(&heaps.n_threadless), n_threadless);
-}
-
-// Fork
-
-// Registered before the allocator's own handlers, so that these run while it holds its locks.
-bool fork_handlers_allocate;
-void AllocateInForkHandler() {
-  if (!fork_handlers_allocate) return;
-  std::vector<void *> blocks;
-  for (size_t size : {100, 5000, 30000, 200000, 3000000}) {
-    for (int i = 0; i < 100; ++i) blocks.push_back(hak_malloc(size));
-  }
-  for (void *block : blocks) hak_free(block);
-}
-__attribute__((constructor(101))) void RegisterForkHandlers() {
-  pthread_atfork(AllocateInForkHandler, AllocateInForkHandler, AllocateInForkHandler);
-}
-
-TEST(RouterFork, HandlersOfOtherLibrariesMayAllocate) {
-  fork_handlers_allocate = true;
-  pid_t child = fork();
-  fork_handlers_allocate = false;
-  if (child == 0) {
-    hak_free(hak_malloc(5000));
-    _exit(0);
-  }
-  int status = -1;
-  ASSERT_EQ(waitpid(child, &status, 0), child);
-  EXPECT_EQ(status, 0);
-  hak_free(hak_malloc(5000));
-}
-
-TEST(RouterFork, AChildAllocatesWhileThreadsOfItsParentWereAllocating) {
-  std::atomic<bool> stop{false};
-  std::vector<std::thread> threads;
-  for (unsigned t = 0; t < 3; ++t) {
-    threads.emplace_back([&, t] {
-      std::mt19937 random(t);
-      std::vector<void *> blocks(64);
-      while (!stop.load()) {
-        void *&p = blocks[random() % blocks.size()];
-        hak_free(p);
-        p = hak_malloc(random() % 3 == 0 ? random() % (3 * kMiB) : random() % 50000);
-      }
-      for (void *p : blocks) hak_free(p);
-    });
-  }
-  for (int child = 0; child < 40; ++child) {
-    ExpectInChild([] {
-      std::vector<void *> blocks;
-      for (size_t size : kSizes) {
-        blocks.push_back(hak_malloc(size));
-        if (blocks.back() == nullptr) return false;
-        Fill(blocks.back(), std::min<size_t>(size, 2000), size);
-      }
-      for (size_t i = 0; i < blocks.size(); ++i) {
-        if (!IsFilled(blocks[i], std::min<size_t>(kSizes[i], 2000), kSizes[i])) return false;
-        hak_free(blocks[i]);
-      }
-      hak_trim(0);
-      return true;
-    });
-  }
-  stop = true;
-  for (auto &thread : threads) thread.join();
-}
-
-TEST(RouterFork, AChildFreesAndKeepsWhatItsParentAllocated) {
-  std::vector<void *> blocks;
-  for (size_t size : kSizes) {
-    blocks.push_back(hak_malloc(size));
-    Fill(blocks.back(), size, size);
-  }
-  ExpectInChild([&] {
-    for (size_t i = 0; i < blocks.size(); ++i) {
-      if (!IsFilled(blocks[i], kSizes[i], kSizes[i])) return false;
-      hak_free(blocks[i]);
-    }
-    return true;
-  });
-  for (size_t i = 0; i < blocks.size(); ++i) {
-    EXPECT_TRUE(IsFilled(blocks[i], kSizes[i], kSizes[i]));
     hak_free(blocks[i]);
   }
 }

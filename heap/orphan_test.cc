@@ -1,0 +1,180 @@
+// Threads that end: their heaps are adopted, or dissolved when others need the memory. A test plays several threads by
+// turns.
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <set>
+#include <vector>
+
+#include "base/compiler.h"
+#include "heap/heap.h"
+#include "heap/test_heap.h"
+#include "platform/os_fake.h"
+#include "superslab/pool.h"
+
+namespace {
+
+using hak_test::ClassOf;
+using hak_test::kDrawnOrder;
+using hak_test::OwnerOf;
+using hak_test::RemoteOf;
+using hak_test::SlabOf;
+using hak_test::Thread;
+
+constexpr uint32_t kKind = 4;  // 64-byte blocks
+constexpr uint32_t kBytes = 16 * kKind;
+constexpr uint32_t kMidKind = HAK_KIND_MID_LAST;  // 32 KiB, the longest runs
+
+using Heap = hak_test::HeapTest;
+
+TEST_F(Heap, ASuccessorAdoptsTheHeapAndFreesItsBlocksAsItsOwn) {
+  auto predecessor = std::make_unique<Thread>(&heaps_);
+  std::vector<void *> full = predecessor->MallocSlab(kKind);
+  std::vector<void *> current = predecessor->MallocMany(kKind, 1);
+  memset(full[7], 0x5a, kBytes);
+  predecessor.reset();
+
+  Thread successor(&heaps_);
+  EXPECT_EQ(heaps_.n_heaps, 2u) << "the public one and the inherited one";
+  EXPECT_EQ(*static_cast<unsigned char *>(full[7]), 0x5a);
+  EXPECT_EQ(OwnerOf(full[0]), successor.cache.owner_id);
+  successor.FreeAll(full);
+  EXPECT_EQ(RemoteOf(full[0])->word, SlabOf(full[0])->base) << "nothing was published";
+  successor.FreeAll(current);
+}
+
+TEST_F(Heap, AnEndedThreadLeavesRoomThatAnyThreadUses) {
+  Thread other(&heaps_);
+  for (uint32_t kind : {kKind, kMidKind}) {
+    size_t n_used = pool_.n_slabs_used;
+    auto ended = std::make_unique<Thread>(&heaps_);
+    void *live = ended->Malloc(kind);
+    hak_slab *slab = SlabOf(live);
+    ended.reset();
+    hak_os_fake_advance_ms(HAK_HEAP_ORPHAN_GRACE_MS);
+
+    std::vector<void *> blocks = other.MallocMany(kind, ClassOf(kind).n_blocks - 1);
+    EXPECT_EQ(pool_.n_slabs_used, n_used + hak_kind_run_slabs(slab->kind));
+    blocks.push_back(live);
+    EXPECT_EQ(std::set<void *>(blocks.begin(), blocks.end()).size(), ClassOf(kind).n_blocks);
+    for (void *p : blocks) {
+      EXPECT_EQ(SlabOf(p), slab);
+      EXPECT_EQ(OwnerOf(p), other.cache.owner_id);
+    }
+    other.FreeAll(blocks);
+  }
+}
+
+TEST_F(Heap, ASuccessorGoesOnWhereItsPredecessorStopped) {
+  if (HAK_CONFIG_HARDENED) GTEST_SKIP() << kDrawnOrder;
+  auto predecessor = std::make_unique<Thread>(&heaps_);
+  std::vector<void *> blocks = predecessor->MallocMany(kKind, 5);
+  predecessor->Free(blocks[2]);
+  predecessor.reset();
+  Thread successor(&heaps_);
+  EXPECT_EQ(successor.Malloc(kKind), blocks[2]);
+  blocks.push_back(successor.Malloc(kKind));
+  EXPECT_EQ(blocks[5], static_cast<char *>(blocks[4]) + kBytes);
+  successor.FreeAll(blocks);
+}
+
+TEST_F(Heap, ATrimReturnsWhatAnEndedThreadLeft) {
+  {
+    Thread thread(&heaps_);
+    for (uint32_t kind = HAK_KIND_TINY_FIRST; kind <= HAK_KIND_MID_LAST; ++kind) {
+      thread.FreeAll(thread.MallocMany(kind, ClassOf(kind).n_blocks + 1));
+    }
+  }
+  EXPECT_GT(pool_.n_slabs_used, 0u);
+  hak_heap_set_trim(&heaps_, nullptr);
+  EXPECT_EQ(pool_.n_slabs_used, 0u);
+}
+
+TEST_F(Heap, TheNextThreadsEndReturnsWhatWasLeftLongerThanTheDecayTimeAgo) {
+  auto later = std::make_unique<Thread>(&heaps_);
+  {
+    Thread early(&heaps_);
+    early.FreeAll(early.MallocSlab(kKind));
+  }
+  hak_os_fake_advance_ms(HAK_POOL_PURGE_DELAY_MS - 1);
+  { Thread unused(&heaps_); }  // takes the heap over, and leaves it for later again
+  hak_os_fake_advance_ms(HAK_POOL_PURGE_DELAY_MS);
+  EXPECT_EQ(pool_.n_slabs_used, 1u);
+  later.reset();
+  EXPECT_EQ(pool_.n_slabs_used, 0u);
+}
+
+TEST_F(Heap, WhatOthersFreeInAnOrphanReturnsOnceItIsMuch) {
+  Thread other(&heaps_);
+  auto ended = std::make_unique<Thread>(&heaps_);
+  std::vector<void *> full = ended->MallocMany(kKind, 100 * ClassOf(kKind).n_blocks);
+  ended.reset();
+  EXPECT_EQ(pool_.n_slabs_used, 100u);
+  other.FreeAll(full);
+  hak_heap_flush(&other.cache);
+  EXPECT_LE(pool_.n_slabs_used, 20u);
+  hak_heap_set_trim(&heaps_, nullptr);
+  EXPECT_EQ(pool_.n_slabs_used, 0u);
+}
+
+TEST_F(Heap, WhatOthersFreeInManyHeapsOfEndedThreadsReturnsOrIsReused) {
+  Thread other(&heaps_);
+  constexpr size_t kHeaps = 30, kSlabs = 10;
+  std::vector<void *> full;
+  std::vector<std::unique_ptr<Thread>> ended;
+  for (size_t i = 0; i < kHeaps; ++i) ended.push_back(std::make_unique<Thread>(&heaps_));
+  for (auto &thread : ended) {
+    std::vector<void *> blocks = thread->MallocMany(kKind, kSlabs * ClassOf(kKind).n_blocks);
+    full.insert(full.end(), blocks.begin(), blocks.end());
+  }
+  ended.clear();
+  hak_heap_set_trim(&heaps_, nullptr);  // no orphan is left that would be dissolved on demand
+  EXPECT_EQ(pool_.n_slabs_used, kHeaps * kSlabs);
+  other.FreeAll(full);
+  hak_heap_flush(&other.cache);
+  EXPECT_LE(pool_.n_slabs_used, 20u);
+  std::vector<void *> again = other.MallocMany(kKind, 10 * ClassOf(kKind).n_blocks);
+  EXPECT_LE(pool_.n_slabs_used, 20u);
+  other.FreeAll(again);
+}
+
+TEST_F(Heap, WhatOthersFreeInAnOrphanIsFoundByWhoNeedsIt) {
+  Thread other(&heaps_);
+  auto ended = std::make_unique<Thread>(&heaps_);
+  std::vector<void *> full = ended->MallocSlab(kKind);
+  ended.reset();
+  for (size_t i = ClassOf(kKind).n_blocks / 4; i != 0; --i) {
+    other.Free(full.back());
+    full.pop_back();
+  }
+  hak_heap_flush(&other.cache);
+  hak_os_fake_advance_ms(HAK_HEAP_ORPHAN_GRACE_MS);
+  void *p = other.Malloc(kKind);
+  EXPECT_EQ(SlabOf(p), SlabOf(full[0]));
+  EXPECT_EQ(OwnerOf(full[0]), other.cache.owner_id);
+  EXPECT_EQ(pool_.n_slabs_used, 1u);
+  other.Free(p);
+  other.FreeAll(full);
+}
+
+TEST_F(Heap, AThreadThatNeedsASlabLeavesAnOrphanForAMomentToItsSuccessor) {
+  Thread other(&heaps_);
+  auto ended = std::make_unique<Thread>(&heaps_);
+  void *live = ended->Malloc(kKind);
+  hak_heap *heap = ended->cache.heap;
+  ended.reset();
+  hak_os_fake_advance_ms(HAK_HEAP_ORPHAN_GRACE_MS - 1);
+  void *p = other.Malloc(kKind);
+  EXPECT_NE(SlabOf(p), SlabOf(live));
+  Thread successor(&heaps_);
+  EXPECT_EQ(successor.cache.heap, heap);
+  void *next = successor.Malloc(kKind);
+  EXPECT_EQ(SlabOf(next), SlabOf(live)) << "with its lists";
+  successor.Free(next);
+  successor.Free(live);
+  other.Free(p);
+}
+
+}  // namespace

@@ -1,0 +1,299 @@
+// Memory that no block uses: the empty slabs that a heap keeps or returns, the pages of sparse slabs, and the slabs of
+// kinds that are not in use any more.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <random>
+#include <set>
+#include <vector>
+
+#include "heap/heap.h"
+#include "heap/test_heap.h"
+#include "platform/os_fake.h"
+#include "superslab/pool.h"
+#include "superslab/registry.h"
+
+namespace {
+
+using hak_test::ClassOf;
+using hak_test::SlabOf;
+using hak_test::Thread;
+
+constexpr uint32_t kKind = 4;  // 64-byte blocks
+constexpr uint32_t kBytes = 16 * kKind;
+constexpr uint32_t kMidKind = HAK_KIND_MID_LAST;  // 32 KiB, the longest runs
+
+using Heap = hak_test::HeapTest;
+
+// Empty slabs
+
+TEST_F(Heap, KeepsOneEmptySlabOfAKindAndAFewSparesAndReturnsTheRest) {
+  Thread thread(&heaps_);
+  std::vector<std::vector<void *>> slabs;
+  for (int i = 0; i < 20; ++i) slabs.push_back(thread.MallocSlab(kKind));
+  void *of_current = thread.Malloc(kKind);
+  EXPECT_EQ(pool_.n_slabs_used, 21u);
+  for (auto &blocks : slabs) thread.FreeAll(blocks);
+  EXPECT_EQ(pool_.n_slabs_used, 2u + HAK_HEAP_SPARES);
+  EXPECT_EQ(hak_registry_find(slabs[5][0]), 0u) << "what is free is no longer ours";
+  hak_heap_trim(&thread.cache);
+  EXPECT_EQ(pool_.n_slabs_used, 1u);
+  thread.Free(of_current);
+}
+
+TEST_F(Heap, KeepsNothingThatIsEmptyOnADiet) {
+  Start(4096, HAK_REFILL_COUNT_DEFAULT, true);
+  Thread thread(&heaps_);
+  std::vector<void *> first = thread.MallocSlab(kKind);
+  std::vector<void *> second = thread.MallocSlab(kKind);
+  void *of_current = thread.Malloc(kKind);
+  thread.FreeAll(first);
+  EXPECT_EQ(pool_.n_slabs_used, 2u);
+  thread.FreeAll(second);
+  EXPECT_EQ(pool_.n_slabs_used, 1u);
+  thread.Free(of_current);
+}
+
+TEST_F(Heap, KeepsOfLongRunsNoMoreSlabsThanOfShortOnes) {
+  constexpr uint32_t kLongKind = HAK_KIND_MID_FIRST + 16;
+  size_t run_slabs = hak_kind_run_slabs(kLongKind);
+  Thread thread(&heaps_);
+  std::vector<std::vector<void *>> runs;
+  for (int i = 0; i < 8; ++i) runs.push_back(thread.MallocSlab(kLongKind));
+  void *of_current = thread.Malloc(kLongKind);
+  for (auto &blocks : runs) thread.FreeAll(blocks);
+  EXPECT_EQ(pool_.n_slabs_used, 2 * run_slabs + HAK_HEAP_SPARE_SLABS);
+  hak_heap_trim(&thread.cache);
+  EXPECT_EQ(pool_.n_slabs_used, run_slabs);
+  thread.Free(of_current);
+}
+
+TEST_F(Heap, UsesASpareRunForAnyKindWithRunsOfThatLength) {
+  constexpr uint32_t kLongKind = HAK_KIND_MID_FIRST + 16;
+  Thread thread(&heaps_);
+  std::vector<void *> first = thread.MallocSlab(kLongKind);
+  std::vector<void *> second = thread.MallocSlab(kLongKind);
+  void *current = thread.Malloc(kLongKind);
+  uintptr_t spare = SlabOf(second[0])->base;
+  thread.FreeAll(first);
+  thread.FreeAll(second);
+  void *shorter = thread.Malloc(kLongKind - 8);
+  EXPECT_NE(SlabOf(shorter)->base, spare);
+  void *longer = thread.Malloc(kLongKind + 8);
+  EXPECT_NE(SlabOf(longer)->base, spare);
+  void *other = thread.Malloc(kLongKind + 1);
+  EXPECT_EQ(SlabOf(other)->base, spare);
+  EXPECT_EQ(SlabOf(other)->block_bytes, ClassOf(kLongKind + 1).block_bytes);
+  thread.FreeAll({shorter, longer, other, current});
+  hak_heap_trim(&thread.cache);
+  EXPECT_EQ(pool_.retain.backed_bytes, 0u);
+  EXPECT_EQ(pool_.retain.unused_bytes, pool_.retain.outside_bytes);
+}
+
+TEST_F(Heap, ReturnsTheSparesThatStayedUnusedLongest) {
+  constexpr uint32_t kLongKind = HAK_KIND_MID_FIRST + 8;  // runs of two slabs
+  Thread thread(&heaps_);
+  // One long run that nothing takes again, and then short ones that are taken and given back.
+  std::vector<void *> kept = thread.MallocSlab(kLongKind);
+  std::vector<void *> idle = thread.MallocSlab(kLongKind);
+  void *current = thread.Malloc(kLongKind);
+  thread.FreeAll(kept);
+  uintptr_t idle_base = SlabOf(idle[0])->base;
+  thread.FreeAll(idle);
+  ASSERT_EQ(thread.cache.heap->spare[0], idle_base | 2);
+  std::vector<std::vector<void *>> slabs;
+  for (int i = 0; i < 3; ++i) slabs.push_back(thread.MallocSlab(kKind));
+  void *of_current = thread.Malloc(kKind);
+  for (auto &blocks : slabs) thread.FreeAll(blocks);
+  ASSERT_EQ(thread.cache.heap->n_spares, 3u);
+  thread.cache.heap->least_spares = 1;
+  hak_os_fake_advance_ms(HAK_POOL_PURGE_DELAY_MS);
+  hak_heap_tick(&thread.cache);
+  ASSERT_EQ(thread.cache.heap->n_spares, 2u);
+  EXPECT_EQ(thread.cache.heap->spare[0] % HAK_SLAB_BYTES, 1u);
+  EXPECT_EQ(thread.cache.heap->spare[1] % HAK_SLAB_BYTES, 1u);
+  thread.FreeAll({current, of_current});
+}
+
+TEST_F(Heap, UsesASpareSlabForAnyTinyKind) {
+  Thread thread(&heaps_);
+  std::vector<void *> first = thread.MallocSlab(kKind);
+  std::vector<void *> second = thread.MallocSlab(kKind);
+  std::vector<void *> current = thread.MallocMany(kKind, 1);
+  thread.FreeAll(first);
+  uintptr_t spare = SlabOf(second[0])->base;
+  thread.FreeAll(second);
+  void *other = thread.Malloc(kKind + 1);
+  EXPECT_EQ(SlabOf(other)->base, spare);
+  EXPECT_EQ(SlabOf(other)->block_bytes, kBytes + 16);
+  thread.Free(other);
+  thread.FreeAll(current);
+}
+
+// Strips
+
+// A slab of which every `nth` block is in use, not current, and these blocks.
+struct Sparse {
+  hak_slab *slab;
+  std::vector<void *> used;
+  void *of_current;
+};
+
+Sparse MakeSparse(Thread *thread, uint32_t kind, size_t nth) {
+  std::vector<void *> blocks = thread->MallocSlab(kind);
+  Sparse sparse = {SlabOf(blocks[0]), {}, thread->Malloc(kind)};
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    memset(blocks[i], 0x5a, ClassOf(kind).block_bytes);
+    if (i % nth == 0) {
+      sparse.used.push_back(blocks[i]);
+    } else {
+      thread->Free(blocks[i]);
+    }
+  }
+  return sparse;
+}
+
+TEST_F(Heap, TrimReturnsThePagesOfASparseSlabInWhichNoBlockIsInUse) {
+  for (size_t page_bytes : {4096, 16384, 65536}) {
+    Start(page_bytes, HAK_REFILL_COUNT_DEFAULT, false);
+    for (uint32_t kind = 1; kind <= HAK_KIND_MID_LAST; ++kind) {
+      SCOPED_TRACE(kind);
+      Thread thread(&heaps_);
+      const hak_class geometry = ClassOf(kind);
+      Sparse sparse = MakeSparse(&thread, kind, geometry.n_blocks / 2);
+      std::set<uintptr_t> pages;  // that hold a part of a block in use
+      for (void *p : sparse.used) {
+        auto address = reinterpret_cast<uintptr_t>(p);
+        for (uintptr_t page = address / page_bytes; page <= (address + geometry.block_bytes - 1) / page_bytes; ++page) {
+          pages.insert(page);
+        }
+      }
+      thread.Free(sparse.of_current);
+      size_t before = hak_os_fake_purged_bytes();
+      size_t returned = hak_heap_trim(&thread.cache);
+      EXPECT_EQ(hak_os_fake_purged_bytes() - before, returned);
+      const size_t run_bytes = geometry.n_slabs * HAK_SLAB_BYTES;
+      const size_t unit = std::max(page_bytes, run_bytes / HAK_STRIPS);
+      EXPECT_LE(returned, run_bytes - pages.size() * page_bytes);
+      EXPECT_GE(returned + sparse.used.size() * 2 * unit, run_bytes);
+      for (void *p : sparse.used) {
+        const auto *bytes = static_cast<const unsigned char *>(p);
+        EXPECT_TRUE(std::all_of(bytes, bytes + geometry.block_bytes, [](unsigned char c) { return c == 0x5a; }));
+      }
+      EXPECT_EQ(hak_heap_trim(&thread.cache), 0u) << "nothing is left to return";
+
+      // Every block is there, once.
+      std::set<void *> all(sparse.used.begin(), sparse.used.end());
+      while (all.size() < geometry.n_blocks) {
+        void *p = thread.Malloc(kind);
+        ASSERT_EQ(SlabOf(p), sparse.slab);
+        ASSERT_TRUE(all.insert(p).second);
+        memset(p, 0xa5, geometry.block_bytes);
+      }
+      thread.FreeAll({all.begin(), all.end()});
+    }
+  }
+}
+
+TEST_F(Heap, GivesStripsBackAsTheyBecomeFreeWhereMuchIsUnused) {
+  pool_.retain.min_bytes = 0;
+  Thread thread(&heaps_);
+  Sparse sparse = MakeSparse(&thread, 32, 50);
+  EXPECT_EQ(sparse.slab->state, HAK_SLAB_SPARSE);
+  EXPECT_GT(hak_os_fake_purged_bytes(), HAK_SLAB_BYTES / 2);
+  EXPECT_LT(__builtin_popcount(sparse.slab->dirty), HAK_STRIPS / 2);
+  thread.FreeAll(sparse.used);
+  thread.Free(sparse.of_current);
+}
+
+TEST_F(Heap, KeepsFreeStripsForTheDecayTimeWhereLittleIsUnused) {
+  Thread thread(&heaps_);
+  Sparse sparse = MakeSparse(&thread, 32, 50);
+  EXPECT_EQ(hak_os_fake_purged_bytes(), 0u);
+  EXPECT_EQ(pool_.retain.unused_bytes, HAK_SLAB_BYTES);
+  hak_heap_tick(&thread.cache);
+  EXPECT_EQ(hak_os_fake_purged_bytes(), 0u);
+  hak_os_fake_advance_ms(HAK_POOL_PURGE_DELAY_MS);
+  hak_heap_tick(&thread.cache);
+  EXPECT_GT(hak_os_fake_purged_bytes(), HAK_SLAB_BYTES / 2);
+  EXPECT_EQ(pool_.retain.unused_bytes, 0u);
+  thread.FreeAll(sparse.used);
+  thread.Free(sparse.of_current);
+}
+
+TEST_F(Heap, KeepsStripsThatCannotBePurged) {
+  Thread thread(&heaps_);
+  Sparse sparse = MakeSparse(&thread, 32, 50);
+  hak_os_fake_fail(HAK_OS_FAKE_PURGE, 1, SIZE_MAX);
+  thread.Free(sparse.of_current);
+  EXPECT_EQ(hak_heap_trim(&thread.cache), 0u);
+  EXPECT_EQ(sparse.slab->dirty, HAK_STRIPS_ALL);
+  hak_os_fake_succeed();
+  std::vector<void *> all = thread.MallocMany(32, ClassOf(32).n_blocks - sparse.used.size());
+  for (void *p : all) EXPECT_EQ(SlabOf(p), sparse.slab);
+  thread.FreeAll(all);
+  thread.FreeAll(sparse.used);
+}
+
+// Kinds that are not in use any more
+
+// What a heap must give back for two looks at its kinds, of which the second finds what was not used since the first.
+constexpr size_t kTwoLooksBytes = 9 * 1024 * 1024;
+
+void AllocateAndFree(Thread *thread, uint32_t kind, size_t bytes) {
+  thread->FreeAll(thread->MallocMany(kind, bytes / ClassOf(kind).block_bytes));
+}
+
+TEST_F(Heap, GivesUpTheCurrentSlabOfAKindThatIsNotInUseAnyMore) {
+  for (uint32_t kind : {kKind, uint32_t{HAK_KIND_MID_FIRST}, kMidKind - 1}) {
+    SCOPED_TRACE(kind);
+    Thread thread(&heaps_);
+    std::vector<void *> blocks = thread.MallocMany(kind, 5);
+    void *in_use = blocks.back();
+    blocks.pop_back();
+    thread.FreeAll(blocks);
+    hak_slab *slab = SlabOf(in_use);
+    ASSERT_EQ(slab->state, HAK_SLAB_CURRENT);
+    AllocateAndFree(&thread, kMidKind, kTwoLooksBytes);
+    EXPECT_EQ(slab->state, HAK_SLAB_SPARSE);
+    EXPECT_EQ(hak_slab_used(slab), 1u);
+
+    EXPECT_TRUE(slab->counted) << "its memory is known to be unused";
+
+    thread.Free(in_use);
+    void *again = thread.Malloc(kind);
+    EXPECT_EQ(SlabOf(again), slab);
+    EXPECT_EQ(slab->state, HAK_SLAB_CURRENT);
+    thread.Free(again);
+  }
+}
+
+TEST_F(Heap, KeepsTheCurrentSlabOfAKindThatTakesMemory) {
+  Thread thread(&heaps_);
+  std::vector<void *> blocks = thread.MallocMany(kKind, 1);
+  hak_slab *slab = SlabOf(blocks[0]);
+  for (int look = 0; look < 5; ++look) {
+    const uint16_t uncarved = slab->uncarved;
+    while (slab->uncarved == uncarved) blocks.push_back(thread.Malloc(kKind));
+    AllocateAndFree(&thread, kMidKind, kTwoLooksBytes / 2);
+    EXPECT_EQ(slab->state, HAK_SLAB_CURRENT) << look;
+  }
+  thread.FreeAll(blocks);
+}
+
+TEST_F(Heap, KnowsAllOfItsMemoryToBeUnusedWhenNothingSurvivesAPeak) {
+  Thread thread(&heaps_);
+  std::vector<void *> blocks;
+  for (uint32_t kind = HAK_KIND_TINY_FIRST; kind <= HAK_KIND_MID_LAST; ++kind) {
+    for (void *p : thread.MallocMany(kind, 2 * ClassOf(kind).n_blocks + 1)) blocks.push_back(p);
+  }
+  std::shuffle(blocks.begin(), blocks.end(), std::mt19937(1));
+  EXPECT_GT(hak_retain_used_bytes(&pool_.retain), 4 * kTwoLooksBytes);
+  thread.FreeAll(blocks);
+  EXPECT_EQ(hak_retain_used_bytes(&pool_.retain), 0u);
+  EXPECT_LE(pool_.retain.unused_bytes, HAK_RETAIN_MIN_BYTES + (size_t{1} << hak_kind_run_shift(kMidKind)));
+}
+
+}  // namespace
