@@ -88,11 +88,12 @@ static HAK_ALWAYS_INLINE void *hak_ace_cache_pop_class(struct hak_ace_cache *cac
 }
 
 // A block of at least `size` bytes out of the cache, aligned to 4 KiB; NULL if it has none or `size` is not of ACE's
-// range: then hak_ace_malloc or another tier is asked. The calling thread's cache, which may be all zero.
+// range, or the largest of it, which the router gives to Huge: then hak_ace_malloc or another tier is asked. The
+// calling thread's cache, which may be all zero.
 static HAK_ALWAYS_INLINE void *hak_ace_cache_pop(struct hak_ace_cache *cache, size_t size) {
   size_t smallest = (HAK_ACE_MIN_PAGES - 1) * HAK_ACE_PAGE_BYTES + 1;
   size_t excess = size - smallest;
-  if (HAK_UNLIKELY(excess > HAK_ACE_MAX_BYTES - smallest)) return NULL;
+  if (HAK_UNLIKELY(excess >= HAK_ACE_MAX_BYTES - smallest)) return NULL;
   HAK_HIDE(cache);
   const struct hak_ace_class_tables *tables = &hak_ace_class_tables;
   HAK_HIDE(tables);

@@ -68,6 +68,22 @@ TEST(Router, EverySizeComesFromItsTierAndIsUsableToItsLastByte) {
   }
 }
 
+// A freed block of ACE that is as long as that, but was asked for with a byte less, is none for it.
+TEST(Router, TwoMebibytesComeFromHugeWhateverAceHasCached) {
+  constexpr size_t kHugeMin = size_t{2} << 20;
+  // So many that the cache may hold one.
+  std::vector<void *> below;
+  for (int i = 0; i < 64; ++i) {
+    below.push_back(hak_malloc(kHugeMin - 1));
+    EXPECT_STREQ(hak_owner(below.back()), "ace");
+    hak_free(hak_malloc(kHugeMin - 1));
+  }
+  void *p = hak_malloc(kHugeMin);
+  EXPECT_STREQ(hak_owner(p), "huge");
+  hak_free(p);
+  for (void *block : below) hak_free(block);
+}
+
 TEST(Router, BlocksAreApartWhateverTheirTier) {
   std::vector<void *> blocks;
   for (int round = 0; round < 5; ++round) {
