@@ -154,9 +154,8 @@ static void release_locked(struct hak_ace *ace, struct hak_ace_arena *arena, str
   size_t dirty_bytes = (size_t)superslab->n_dirty << HAK_ACE_PAGE_SHIFT;
   hak_retain_sub_unused(&ace->pool->retain, dirty_bytes);
   hak_retain_lost_pages(&ace->pool->retain, dirty_bytes);
-  // The pool knows the run as a whole only.
-  if (dirty_bytes != 0) hak_limit_add(&ace->pool->retain.limit, HAK_SUPERSLAB_BYTES - dirty_bytes);
-  hak_pool_release(ace->pool, superslab->base, HAK_SUPERSLAB_SLABS, dirty_bytes != 0);
+  bool dirty = hak_pool_count_whole(ace->pool, superslab->base, HAK_SUPERSLAB_SLABS, dirty_bytes);
+  hak_pool_release(ace->pool, superslab->base, HAK_SUPERSLAB_SLABS, dirty);
 }
 
 // Extents

@@ -42,26 +42,23 @@ void hak_spares_release_oldest(struct hak_heap *heap, size_t n) {
 // Slabs from the pool and back
 
 void hak_slab_release(struct hak_heap *heap, struct hak_slab *slab) {
-  struct hak_retain *retain = &heap->set->pool->retain;
+  struct hak_pool *pool = heap->set->pool;
   size_t n_slabs = hak_kind_run_slabs(slab->kind);
+  size_t run_bytes = n_slabs * HAK_SLAB_BYTES;
   size_t dirty_bytes = hak_slab_dirty_bytes(slab);
-  // Spares and the pool know whole slabs only.
-  size_t clean_bytes = dirty_bytes == 0 ? 0 : n_slabs * HAK_SLAB_BYTES - dirty_bytes;
-  if (clean_bytes != 0) hak_limit_add(&retain->limit, clean_bytes);
   hak_registry_set(slab->base, n_slabs, 0);
-  bool keep = dirty_bytes != 0 && !heap->set->diet && hak_load_relaxed(&heap->orphan) == 0;
+  bool dirty = hak_pool_count_whole(pool, slab->base, n_slabs, dirty_bytes);
+  bool keep = dirty && !heap->set->diet && hak_load_relaxed(&heap->orphan) == 0;
   if (keep && add_spare(heap, slab->base, n_slabs)) {
-    if (clean_bytes != 0) hak_retain_took_pages(retain, clean_bytes, 0);
+    if (dirty_bytes != run_bytes) hak_retain_took_pages(&pool->retain, run_bytes - dirty_bytes, 0);
     size_t counted_bytes = slab->counted ? dirty_bytes : 0;
     heap->counted_bytes -= counted_bytes;
-    if (counted_bytes != n_slabs * HAK_SLAB_BYTES) {
-      hak_retain_add_unused(retain, n_slabs * HAK_SLAB_BYTES - counted_bytes);
-    }
+    if (counted_bytes != run_bytes) hak_retain_add_unused(&pool->retain, run_bytes - counted_bytes);
   } else {
     hak_unused_forget(heap, slab);
     heap->returned_bytes += dirty_bytes;
-    hak_retain_lost_pages(retain, dirty_bytes);
-    hak_pool_release(heap->set->pool, slab->base, n_slabs, dirty_bytes != 0);
+    hak_retain_lost_pages(&pool->retain, dirty_bytes);
+    hak_pool_release(pool, slab->base, n_slabs, dirty);
   }
 }
 

@@ -47,14 +47,20 @@ static inline bool hak_limit_is_exceeded(const struct hak_limit *limit) {
   return hak_load_relaxed(&limit->held_bytes) > hak_load_relaxed(&limit->max_bytes);
 }
 
-// Counts `bytes` that are about to be held. False, and nothing is counted, if a hard limit does not allow for them.
+// Counts `bytes` that are about to be held. False, and nothing is counted, not even for a moment in which another
+// thread would be refused what there is room for, if a hard limit does not allow for them.
 static inline bool hak_limit_take(struct hak_limit *limit, size_t bytes) {
-  size_t held = hak_add_relaxed(&limit->held_bytes, bytes) + bytes;
-  if (HAK_LIKELY(held <= hak_load_relaxed(&limit->max_bytes)) || bytes == 0) return true;
+  size_t max = hak_load_relaxed(&limit->max_bytes);
+  bool soft = hak_load_relaxed(&limit->soft) != 0;
+  size_t held = hak_load_relaxed(&limit->held_bytes);
+  bool is_beyond;
+  do {
+    is_beyond = bytes != 0 && held + bytes > max;
+    if (HAK_UNLIKELY(is_beyond) && !soft) break;
+  } while (!hak_cas_relaxed(&limit->held_bytes, &held, held + bytes));
+  if (HAK_LIKELY(!is_beyond)) return true;
   hak_add_relaxed(&limit->n_pressed, 1);
-  if (hak_load_relaxed(&limit->soft) != 0) return true;
-  hak_sub_relaxed(&limit->held_bytes, bytes);
-  return false;
+  return soft;
 }
 
 // Counts `bytes` that are held already, or that are known only as part of a larger unit.

@@ -149,12 +149,14 @@ static bool may_populate(const struct hak_pool *pool) {
   return !is_small(pool) && unused <= hak_load_relaxed(&pool->retain.backed_bytes) / 8;
 }
 
-static bool is_worth_populating_locked(struct hak_pool *pool, const struct hak_superslab *superslab, bool hot)
+// If so, it counts as held.
+static bool takes_for_populating_locked(struct hak_pool *pool, const struct hak_superslab *superslab, bool hot)
     HAK_REQUIRES(pool->lock) {
   bool is_fresh = superslab->free_map == HAK_SUPERSLAB_ALL_FREE && superslab->dirty_map == 0;
   bool wanted = hak_load_relaxed(&pool->thp) == HAK_THP_ALWAYS || (hot && may_populate(pool));
   return is_fresh && wanted && !hak_load_relaxed(&pool->cannot_populate) &&
-         !hak_limit_refuses(&pool->retain.limit, HAK_SUPERSLAB_BYTES);
+         !hak_limit_refuses(&pool->retain.limit, HAK_SUPERSLAB_BYTES) &&
+         hak_limit_take(&pool->retain.limit, HAK_SUPERSLAB_BYTES);
 }
 
 // What a huge page costs depends on the machine's state: a fifth of the same memory in pages one by one where the
@@ -260,6 +262,19 @@ static void give_back_excess_locked(struct hak_pool *pool, uint64_t now) HAK_REQ
 
 // Runs
 
+bool hak_pool_count_whole(struct hak_pool *pool, uintptr_t base, size_t n_slabs, size_t dirty_bytes) {
+  if (dirty_bytes == 0) return false;
+  struct hak_limit *limit = &pool->retain.limit;
+  size_t clean_bytes = n_slabs * HAK_SLAB_BYTES - dirty_bytes;
+  if (HAK_LIKELY(hak_limit_take(limit, clean_bytes))) return true;
+  if (pool->os->purge((void *)base, n_slabs * HAK_SLAB_BYTES)) {
+    hak_limit_give_back(limit, dirty_bytes);
+    return false;
+  }
+  hak_limit_add(limit, clean_bytes);
+  return true;
+}
+
 // The fullest SuperSlab that has room, so that the emptier ones can become empty.
 static struct hak_superslab *find_locked(struct hak_pool *pool, size_t n_slabs) HAK_REQUIRES(pool->lock) {
   uint64_t candidates = pool->with_free & ~(((uint64_t)1 << n_slabs) - 1);
@@ -280,10 +295,11 @@ static uintptr_t take_locked(struct hak_pool *pool, struct hak_superslab *supers
   uint32_t backed_runs = runs & hak_superslab_runs(superslab->dirty_map, n_slabs);
   size_t first = (size_t)__builtin_ctz(backed_runs != 0 ? backed_runs : runs);
   uint32_t mask = hak_superslab_mask(first, n_slabs);
+  uintptr_t base = superslab->base + first * HAK_SLAB_BYTES;
   size_t n_dirty = (size_t)hak_count_bits(superslab->dirty_map & mask);
-  if (zeroed != NULL) *zeroed = n_dirty == 0;
-  // Nobody knows which part of the run holds pages, so from here on it counts as a whole.
-  if (n_dirty != 0) hak_limit_add(&pool->retain.limit, (n_slabs - n_dirty) * HAK_SLAB_BYTES);
+  // Nobody knows which part of the run holds pages.
+  bool dirty = hak_pool_count_whole(pool, base, n_slabs, n_dirty * HAK_SLAB_BYTES);
+  if (zeroed != NULL) *zeroed = !dirty;
 
   unlink_by_free(pool, superslab);
   superslab->free_map &= ~mask;
@@ -292,7 +308,7 @@ static uintptr_t take_locked(struct hak_pool *pool, struct hak_superslab *supers
   superslab->used_ms = now;
   set_dirty_map(pool, superslab, superslab->dirty_map & ~mask);
   hak_add_relaxed(&pool->n_slabs_used, n_slabs);
-  return superslab->base + first * HAK_SLAB_BYTES;
+  return base;
 }
 
 uintptr_t hak_pool_acquire(struct hak_pool *pool, size_t n_slabs, bool hot, bool *zeroed) {
@@ -302,11 +318,8 @@ uintptr_t hak_pool_acquire(struct hak_pool *pool, size_t n_slabs, bool hot, bool
   if (superslab == NULL && ((hot && grow_locked(pool, 2)) || grow_locked(pool, 1))) {
     superslab = find_locked(pool, n_slabs);
   }
-  bool populates = superslab != NULL && is_worth_populating_locked(pool, superslab, hot);
-  if (populates) {
-    hak_limit_add(&pool->retain.limit, HAK_SUPERSLAB_BYTES);
-    set_dirty_map(pool, superslab, HAK_SUPERSLAB_ALL_FREE);
-  }
+  bool populates = superslab != NULL && takes_for_populating_locked(pool, superslab, hot);
+  if (populates) set_dirty_map(pool, superslab, HAK_SUPERSLAB_ALL_FREE);
   // Where nothing is dirty, the time does not matter.
   uint64_t now = pool->dirty_first == NULL ? 0 : pool->os->now_ms();
   uintptr_t base = superslab == NULL ? 0 : take_locked(pool, superslab, n_slabs, zeroed, now);

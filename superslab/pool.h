@@ -71,9 +71,15 @@ void hak_pool_destroy(struct hak_pool *pool);
 // pool's lock; system calls once per SuperSlab.
 uintptr_t hak_pool_acquire(struct hak_pool *pool, size_t n_slabs, bool hot, bool *zeroed);
 
+// Makes the run at `base`, of which nothing is in use and `dirty_bytes` may hold pages and are counted as held
+// (limit.h), count as a whole: that is all that spares and the pool know of a run. Where the limit does not allow for
+// it, the pages go back instead. Whether it may hold pages then; false if `dirty_bytes` is 0. Any thread. Cost: an
+// atomic operation.
+bool hak_pool_count_whole(struct hak_pool *pool, uintptr_t base, size_t n_slabs, size_t dirty_bytes);
+
 // Takes back the run at `base`; the caller has cleared the registry's entries. `dirty` says whether it may hold pages:
-// then the caller has counted all of it as held (limit.h).
-// Any thread. What the process keeps beyond its limit (retain.h) goes back to the operating system.
+// then all of it is counted as held. Any thread. What the process keeps beyond its limit (retain.h) goes back to the
+// operating system.
 void hak_pool_release(struct hak_pool *pool, uintptr_t base, size_t n_slabs, bool dirty);
 
 // Returns the pages that were free for longer than the decay time. Any thread; called on slow paths, cheap when

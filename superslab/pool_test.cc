@@ -715,6 +715,36 @@ TEST_F(Pool, DecaysTheRestWhenOneSuperslabCannotBePurged) {
   for (size_t i = 1; i + 1 < slabs.size(); ++i) Release(slabs[i]);
 }
 
+TEST_F(Pool, ARunCountsAsAWholeWhereTheLimitAllowsForItAndElseItsPagesGoBack) {
+  uintptr_t run = Acquire(4);
+  hak_unpoison(reinterpret_cast<void *>(run), 4 * kSlab);
+  size_t *held_bytes = &pool_.retain.limit.held_bytes;
+  EXPECT_FALSE(hak_pool_count_whole(&pool_, run, 4, 0));
+  EXPECT_EQ(*held_bytes, 0u);
+
+  pool_.retain.limit.max_bytes = 4 * kSlab;
+  *held_bytes = kSlab;
+  EXPECT_TRUE(hak_pool_count_whole(&pool_, run, 4, kSlab));
+  EXPECT_EQ(*held_bytes, 4 * kSlab);
+  EXPECT_TRUE(hak_pool_count_whole(&pool_, run, 4, 4 * kSlab));
+  EXPECT_EQ(*held_bytes, 4 * kSlab);
+  EXPECT_EQ(hak_os_fake_count(HAK_OS_FAKE_PURGE), 0u);
+
+  pool_.retain.limit.max_bytes = 4 * kSlab - 1;
+  *held_bytes = kSlab;
+  *reinterpret_cast<char *>(run) = 1;
+  EXPECT_FALSE(hak_pool_count_whole(&pool_, run, 4, kSlab));
+  EXPECT_EQ(*held_bytes, 0u);
+  EXPECT_EQ(*reinterpret_cast<char *>(run), 0);
+
+  // Locked memory, for instance.
+  hak_os_fake_fail(HAK_OS_FAKE_PURGE, 1, 1);
+  *held_bytes = kSlab;
+  EXPECT_TRUE(hak_pool_count_whole(&pool_, run, 4, kSlab));
+  EXPECT_EQ(*held_bytes, 4 * kSlab);
+  Release(run, 4);
+}
+
 TEST_F(Pool, PurgesAWhollyFreeSuperslabThatCannotBeUnmappedAndGoesOnUsingIt) {
   std::vector<uintptr_t> slabs = AcquireMany(32);
   for (uintptr_t slab : slabs) Write(slab);
