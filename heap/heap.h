@@ -76,7 +76,7 @@ struct hak_heap_set {
   uint64_t ticked_ms;                // atomic
   bool all_visited;                  // by the thread that forks; visit_lock
   struct hak_mutex lock;
-  struct hak_heap *newest_orphan, *oldest_orphan;  // atomic; written under the lock
+  struct hak_heap *newest_orphan, *oldest_orphan;  // the newest atomic; written under the lock
   struct hak_heap *husks;
   uint32_t n_heaps;
   uint32_t n_threadless;         // atomic; written under the lock; orphans, husks and the public heap
