@@ -33,8 +33,8 @@ namespace {
 constexpr size_t kOperations = 20000;
 
 // The program ends after so many points; so many failures of each kind of call there are at least.
-constexpr size_t kPoints = 2000;
-constexpr size_t kFailuresOfAKind = 50;
+constexpr size_t kPoints = 1000;
+constexpr size_t kFailuresOfAKind = 25;
 
 // So many operations are done under failure, as far as the failures last, and once the system works again.
 constexpr size_t kOperationsAfter = 8;
