@@ -86,12 +86,14 @@ static HAK_ALWAYS_INLINE bool hak_heap_free_fast(struct hak_cache *cache, void *
   } else if (own_id != HAK_NO_OWNER && !hak_outbox_is_due(cache)) {
     uintptr_t base = address - offset;
     struct hak_outbox_slot *slot = hak_outbox_slot_of(cache, base);
-    done = slot->head != address;  // freed just before
-    if (done && !hak_outbox_has_room(slot, base)) {
-      hak_outbox_begin_and_leave(cache, p, hak_entry_kind(unlike_own));  // an owner's id has no bits there
-      return true;
+    done = slot->head != address;  // else freed just before
+    if (HAK_LIKELY(done)) {
+      if (!hak_outbox_has_room(slot, base)) {
+        hak_outbox_begin_and_leave(cache, p, hak_entry_kind(unlike_own));  // an owner's id has no bits there
+        return true;
+      }
+      hak_outbox_gather(cache, slot, p);
     }
-    if (done) hak_outbox_gather(cache, slot, p);
   }
   hak_store_release(&cache->inside, 0);
   return done;

@@ -50,12 +50,13 @@ static inline bool hak_limit_is_exceeded(const struct hak_limit *limit) {
 // Counts `bytes` that are about to be held. False, and nothing is counted, not even for a moment in which another
 // thread would be refused what there is room for, if a hard limit does not allow for them.
 static inline bool hak_limit_take(struct hak_limit *limit, size_t bytes) {
+  if (bytes == 0) return true;
   size_t max = hak_load_relaxed(&limit->max_bytes);
   bool soft = hak_load_relaxed(&limit->soft) != 0;
   size_t held = hak_load_relaxed(&limit->held_bytes);
   bool is_beyond;
   do {
-    is_beyond = bytes != 0 && held + bytes > max;
+    is_beyond = held + bytes > max;
     if (HAK_UNLIKELY(is_beyond) && !soft) break;
   } while (!hak_cas_relaxed(&limit->held_bytes, &held, held + bytes));
   if (HAK_LIKELY(!is_beyond)) return true;

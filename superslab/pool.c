@@ -149,7 +149,7 @@ static bool may_populate(const struct hak_pool *pool) {
   return !is_small(pool) && unused <= hak_load_relaxed(&pool->retain.backed_bytes) / 8;
 }
 
-// If so, it counts as held.
+// If so, it counts as held. Asked for first, since to be refused counts as pressure, and this is no need.
 static bool takes_for_populating_locked(struct hak_pool *pool, const struct hak_superslab *superslab, bool hot)
     HAK_REQUIRES(pool->lock) {
   bool is_fresh = superslab->free_map == HAK_SUPERSLAB_ALL_FREE && superslab->dirty_map == 0;
