@@ -1,4 +1,3 @@
-#include <pthread.h>
 #include "testing/misuse/misuse.h"
 
 // A thread with a heap of its own gathers what it frees of others.
@@ -13,8 +12,6 @@ static void *free_twice(void *p) {
 int main(void) {
   char *p = block_of(48);
   expect("free", p, DOUBLE_FREE);
-  pthread_t thread;
-  if (pthread_create(&thread, NULL, free_twice, p) != 0) return 2;
-  pthread_join(thread, NULL);
+  run_in_thread(free_twice, p);
   return 0;
 }

@@ -4,6 +4,7 @@
 #ifndef HAKMEM_TESTING_MISUSE_MISUSE_H_
 #define HAKMEM_TESTING_MISUSE_MISUSE_H_
 
+#include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,6 +35,13 @@ static inline char *block_of(size_t size) {
   if (p == NULL) exit(2);
   for (size_t i = 0; i < size; i += 512) p[i] = 1;
   return p;
+}
+
+// Runs `f` on `p` in a thread of its own, to its end.
+static inline void run_in_thread(void *(*f)(void *), void *p) {
+  pthread_t thread;
+  if (pthread_create(&thread, NULL, f, p) != 0) exit(2);
+  pthread_join(thread, NULL);
 }
 
 // `p` as a pointer of which the compiler knows nothing, so that it neither warns of the misuse nor leaves it out.

@@ -1,4 +1,3 @@
-#include <pthread.h>
 #include "testing/misuse/misuse.h"
 
 static void *free_once(void *p) {
@@ -9,9 +8,7 @@ static void *free_once(void *p) {
 int main(void) {
   char *p = block_of(48);
   expect("free", p, DOUBLE_FREE);
-  pthread_t thread;
-  if (pthread_create(&thread, NULL, free_once, p) != 0) return 2;
-  pthread_join(thread, NULL);
+  run_in_thread(free_once, p);
   free(opaque(p));
   return 0;
 }
