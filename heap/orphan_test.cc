@@ -17,15 +17,14 @@
 namespace {
 
 using hak_test::ClassOf;
+using hak_test::kBytes;
 using hak_test::kDrawnOrder;
+using hak_test::kKind;
+using hak_test::kMidKind;
 using hak_test::OwnerOf;
 using hak_test::RemoteOf;
 using hak_test::SlabOf;
 using hak_test::Thread;
-
-constexpr uint32_t kKind = 4;  // 64-byte blocks
-constexpr uint32_t kBytes = 16 * kKind;
-constexpr uint32_t kMidKind = HAK_KIND_MID_LAST;  // 32 KiB, the longest runs
 
 using Heap = hak_test::HeapTest;
 

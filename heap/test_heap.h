@@ -21,6 +21,10 @@
 
 namespace hak_test {
 
+constexpr uint32_t kKind = 4;  // 64-byte blocks
+constexpr uint32_t kBytes = 16 * kKind;
+constexpr uint32_t kMidKind = HAK_KIND_MID_LAST;  // 32 KiB, the longest runs
+
 // The geometry of a kind of Tiny or Mid.
 inline hak_class ClassOf(uint32_t kind) {
   if (kind <= HAK_KIND_TINY_LAST) return hak_class_make(kind, 1, 16 * kind);

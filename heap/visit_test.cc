@@ -25,9 +25,9 @@
 namespace {
 
 using hak_test::ClassOf;
+using hak_test::kKind;
 using hak_test::Thread;
 
-constexpr uint32_t kKind = 4;  // 64-byte blocks
 constexpr size_t kSlabs = 20;  // more than a heap keeps as spares
 
 class Visit : public hak_test::HeapTest {
