@@ -17,8 +17,11 @@
 #define MAPPING_ALIGNMENT HAK_SUPERSLAB_BYTES
 
 #define MAX_CACHED 32
-#define MIN_CACHE_LIMIT (64 * MIB)
-#define MAX_CACHE_LIMIT (512 * MIB)
+
+// A block may hold such a part of its size more than it needs, where it reuses a mapping, and where it has become
+// smaller: in the first case the pages would be faulted in again when the mapping is reused the next time.
+#define EXCESS_OF_REUSED 3
+#define EXCESS_OF_SHRUNK 8
 
 // For requests of zeroed memory up to this size it pays to clear a cached mapping; larger ones are often touched
 // sparsely.
@@ -50,8 +53,7 @@ static_assert(sizeof(struct hak_huge) == HAK_DESCRIPTOR_BYTES, "a slab descripto
 static_assert(offsetof(struct hak_huge, freed_ms) == 32, "as drawn");
 
 void hak_huge_init(struct hak_huge_heap *heap, struct hak_pool *pool, bool diet) {
-  *heap = (struct hak_huge_heap){
-      .pool = pool, .os = pool->os, .diet = diet, .cache_limit_bytes = diet ? 0 : MIN_CACHE_LIMIT};
+  *heap = (struct hak_huge_heap){.pool = pool, .os = pool->os, .diet = diet};
   hak_mutex_init(&heap->lock);
 }
 
@@ -243,6 +245,10 @@ static size_t unmap_list(struct hak_huge_heap *heap, struct hak_huge *list) {
   return returned;
 }
 
+static void unmap_expired(struct hak_huge_heap *heap, struct hak_huge *expired) {
+  if (expired != NULL) hak_retain_gave_back_late(&heap->pool->retain, unmap_list(heap, expired));
+}
+
 // The cache
 
 // Takes the longest unused mappings out of the cache until it is within the limits; the list of them.
@@ -270,14 +276,12 @@ static struct hak_huge *expired_locked(struct hak_huge_heap *heap, uint64_t now)
     mapping->next = expired;
     expired = mapping;
   }
-  if (expired != NULL && heap->n_cached == 0)
-    heap->cache_limit_bytes = hak_min(heap->cache_limit_bytes, MIN_CACHE_LIMIT);
   return expired;
 }
 
-// Whether a mapping of `bytes` is close enough to the request, so that nothing is cut off.
-static bool fits(size_t bytes, size_t wanted_bytes) {
-  return bytes - wanted_bytes <= hak_min(wanted_bytes / 8, MAPPING_ALIGNMENT);
+// Whether what a mapping of `bytes` has beyond the request is a part of that at most, and too little for a mapping.
+static bool fits(size_t bytes, size_t wanted_bytes, size_t part) {
+  return bytes - wanted_bytes <= hak_min(wanted_bytes / part, MAPPING_ALIGNMENT);
 }
 
 // The smallest that is large enough suits best, else the largest.
@@ -381,20 +385,13 @@ static struct hak_huge *take_cached(struct hak_huge_heap *heap, size_t bytes, si
   if (mapping != NULL && want_zeroed && !mapping->clean && (bytes > MAX_CLEARED_BYTES || bytes_of(mapping) < bytes)) {
     mapping = NULL;
   }
-  size_t found_bytes = 0;
   if (mapping != NULL) {
     unlink_cached_locked(heap, mapping);
-    found_bytes = bytes_of(mapping);
-    hak_unpoison((void *)mapping->base, found_bytes);
-  }
-  if (found_bytes < bytes && heap->evicted) {
-    // A larger cache would have had the rest.
-    heap->evicted = false;
-    heap->cache_limit_bytes = hak_min(heap->cache_limit_bytes + (bytes - found_bytes), MAX_CACHE_LIMIT);
+    hak_unpoison((void *)mapping->base, bytes_of(mapping));
   }
   struct hak_huge *expired = expired_locked(heap, now);
   hak_huge_unlock(heap);
-  (void)unmap_list(heap, expired);
+  unmap_expired(heap, expired);
   return mapping;
 }
 
@@ -412,9 +409,9 @@ static struct hak_huge *adjust_cached(struct hak_huge_heap *heap, struct hak_hug
     hak_huge_unlock(heap);
     return NULL;
   }
-  if (!fits(bytes_of(mapping), bytes)) split(heap, mapping, bytes);
+  if (!fits(bytes_of(mapping), bytes, EXCESS_OF_REUSED)) split(heap, mapping, bytes);
   // Not unmapped, so that the parts can become one again.
-  if (!fits(bytes_of(mapping), bytes) && !mapping->clean) {
+  if (!fits(bytes_of(mapping), bytes, EXCESS_OF_REUSED) && !mapping->clean) {
     (void)heap->os->purge((void *)(mapping->base + bytes), bytes_of(mapping) - bytes);
   }
   return mapping;
@@ -453,23 +450,14 @@ void hak_huge_free(struct hak_huge_heap *heap, void *p) {
   unlink_live_locked(heap, mapping);
   mapping->clean = HAK_CONFIG_HARDENED && heap->os->guard((void *)mapping->base, bytes_of(mapping));
   mapping->freed_ms = now;
-  struct hak_huge *evicted = NULL;
-  struct hak_huge *excess = NULL;
-  if (bytes_of(mapping) <= heap->cache_limit_bytes) {
-    append_cached_locked(heap, mapping);
-    evicted = evict_locked(heap, heap->cache_limit_bytes, MAX_CACHED);
-    size_t excess_bytes = hak_min(hak_retain_excess(&heap->pool->retain), heap->cached_bytes);
-    excess = evict_locked(heap, heap->cached_bytes - excess_bytes, MAX_CACHED);
-  } else {
-    mapping->next = NULL;
-    evicted = mapping;
-  }
-  if (evicted != NULL && !heap->diet) heap->evicted = true;
+  append_cached_locked(heap, mapping);
+  size_t excess_bytes = heap->diet ? heap->cached_bytes : hak_retain_excess(&heap->pool->retain);
+  size_t kept_bytes = heap->cached_bytes - hak_min(excess_bytes, heap->cached_bytes);
+  struct hak_huge *evicted = evict_locked(heap, kept_bytes, MAX_CACHED);
   struct hak_huge *expired = expired_locked(heap, now);
   hak_huge_unlock(heap);
-  (void)unmap_list(heap, evicted);
-  if (excess != NULL) hak_retain_gave_back_early(&heap->pool->retain, unmap_list(heap, excess));
-  if (expired != NULL) hak_retain_gave_back_late(&heap->pool->retain, unmap_list(heap, expired));
+  if (evicted != NULL) hak_retain_gave_back_early(&heap->pool->retain, unmap_list(heap, evicted));
+  unmap_expired(heap, expired);
 }
 
 bool hak_huge_owns(struct hak_huge_heap *heap, const void *p) {
@@ -510,7 +498,7 @@ void *hak_huge_resize(struct hak_huge_heap *heap, void *p, size_t size, bool may
   size_t bytes = hak_round_up(hak_max(size, 1), heap->os->page_bytes);
   size_t old_bytes = bytes_of(mapping);
   if (bytes <= old_bytes) {
-    if (!fits(old_bytes, bytes)) shrink(heap, mapping, bytes);
+    if (!fits(old_bytes, bytes, EXCESS_OF_SHRUNK)) shrink(heap, mapping, bytes);
     change_live_bytes(heap, old_bytes, bytes_of(mapping));
     return p;
   }
@@ -536,7 +524,7 @@ void hak_huge_tick(struct hak_huge_heap *heap) {
   hak_huge_lock(heap);
   struct hak_huge *expired = expired_locked(heap, now);
   hak_huge_unlock(heap);
-  (void)unmap_list(heap, expired);
+  unmap_expired(heap, expired);
 }
 
 size_t hak_huge_trim(struct hak_huge_heap *heap, size_t keep_bytes) {
