@@ -2,7 +2,8 @@
 //
 // The cache has one list per kind. It holds free blocks of the kind's current slab and no others, so that what is
 // allocated together stays together: a block that is freed goes to the thread's list if it lies in the current slab,
-// and to its own slab otherwise (docs/decisions/0002-where-freed-blocks-go.md).
+// and to its own slab otherwise (docs/decisions/0002-where-freed-blocks-go.md). Of Mid, the last few of the others wait
+// here too, since what was just freed is in the processor's caches, and to keep it saves changes of slabs.
 #ifndef HAKMEM_HEAP_CACHE_H_
 #define HAKMEM_HEAP_CACHE_H_
 
@@ -36,6 +37,9 @@ struct hak_outbox_slot {
   uint32_t limit;  // the count at which the slot is published
 };
 
+// So many blocks of a kind may be recent.
+#define HAK_RECENT_MAX 8
+
 // What no registry entry holds as its owner.
 #define HAK_NO_OWNER UINT32_MAX
 
@@ -51,17 +55,17 @@ struct hak_cache {
   uint32_t outbox_clock;
   uint64_t outbox_used;  // bit per slot: something may be gathered there
   struct hak_outbox_slot outbox[HAK_OUTBOX_SLOTS];
+  // By kind of Mid: the blocks of this heap that were freed last and do not lie in the current slab, which for their
+  // slabs are in use. The newest, which holds the address of the next, or 0.
+  uintptr_t recent[HAK_MID_KINDS];
+  uint8_t n_recent[HAK_MID_KINDS];
 };
 
 // Kind 0 is both "size 0" for malloc and "not ours" for free. Its list is empty, and no pointer is near its head, so
 // that both take the slow path. No address, and no value that a program might mistake for one either.
 #define HAK_CACHE_NO_BLOCK ((uintptr_t)0xa6d1e3978c5b0000)
-#define HAK_CACHE_INIT                                \
-  {                                                   \
-    {HAK_CACHE_NO_BLOCK}, 0, 0, HAK_NO_OWNER, 0, 0, { \
-      { 0, 0, 0, 0, 0 }                               \
-    }                                                 \
-  }
+#define HAK_CACHE_INIT \
+  { {HAK_CACHE_NO_BLOCK}, 0, 0, HAK_NO_OWNER, 0, 0, {{0, 0, 0, 0, 0}}, {0}, {0}, }
 
 // Where blocks of the slab at `base` are gathered.
 static HAK_ALWAYS_INLINE struct hak_outbox_slot *hak_outbox_slot_of(struct hak_cache *cache, uintptr_t base) {
@@ -90,6 +94,18 @@ static HAK_ALWAYS_INLINE void *hak_cache_pop(struct hak_cache *cache, size_t kin
   return (void *)head;
 }
 
+// The same for a kind of Mid: the block that was freed last, if it is recent.
+static HAK_ALWAYS_INLINE void *hak_cache_pop_recent(struct hak_cache *cache, size_t kind) {
+  uintptr_t newest = cache->recent[kind - HAK_KIND_MID_FIRST];
+  if (newest == 0) return hak_cache_pop(cache, kind);
+  HAK_HIDE(kind);  // so that the other way saves the address for nothing
+  size_t index = kind - HAK_KIND_MID_FIRST;
+  cache->recent[index] = hak_link_get(newest);
+  --cache->n_recent[index];
+  if (HAK_POISON) hak_unpoison((void *)newest, hak_slab_at(hak_kind_run_base(kind, newest))->block_bytes);
+  return (void *)newest;
+}
+
 // Frees `p` if it lies in the same 64 KiB as the head of its kind's list; false if it does not, or if it is no block at
 // all. `p` may have any value: one that is foreign, unaligned or was freed just before fails here and is sorted out by
 // the caller, for whom *kind, *distance (from the head, as an XOR) and *index (in the registry) are what was found out
@@ -105,6 +121,7 @@ static HAK_ALWAYS_INLINE bool hak_cache_push(struct hak_cache *cache, void *p, s
   if (HAK_UNLIKELY((*distance & ~(HAK_SLAB_OFFSET_MASK - (HAK_BLOCK_ALIGNMENT - 1))) != 0)) return false;
   hak_block_poison((uintptr_t)p, *kind);
   hak_link_set((uintptr_t)p, head);
+  HAK_COMPILER_BARRIER();  // a fork may catch this thread anywhere, and the child walks over its lists
   cache->list[*kind] = (uintptr_t)p;
   return true;
 }

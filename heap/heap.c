@@ -286,6 +286,7 @@ static void look_for_unused_kinds(struct hak_cache *cache) {
   struct hak_heap *heap = cache->heap;
   if (HAK_LIKELY(heap->returned_bytes < LOOK_BYTES)) return;
   heap->returned_bytes = 0;
+  hak_recent_return(cache);
   for (size_t kind = 0; kind < HAK_KINDS; ++kind) {
     struct hak_slab *slab = heap->bin[kind].current;
     if (slab == NULL) continue;
@@ -317,10 +318,14 @@ static HAK_COLD HAK_NORETURN void fatal_local(const struct hak_slab *slab, void 
 
 static void free_local(struct hak_cache *cache, void *p, size_t kind, const char *function) {
   uintptr_t distance = cache->list[kind] ^ (uintptr_t)p;
-  if (distance != 0 && hak_cache_push_run(cache, p, kind, distance)) return;
+  bool is_mid = kind >= HAK_KIND_MID_FIRST;
+  if (distance != 0 && is_mid && (hak_cache_push_run(cache, p, kind, distance) || hak_recent_push(cache, p, kind))) {
+    return;
+  }
   struct hak_slab *slab = hak_slab_at(hak_kind_run_base(kind, (uintptr_t)p));
   uint32_t offset = (uint32_t)((uintptr_t)p - slab->base);
-  if (HAK_UNLIKELY(distance == 0 || !hak_slab_push(slab, p, hak_kind_run_shift(kind), offset))) {
+  bool freed_before = distance == 0 || (is_mid && cache->recent[kind - HAK_KIND_MID_FIRST] == (uintptr_t)p);
+  if (HAK_UNLIKELY(freed_before || !hak_slab_push(slab, p, hak_kind_run_shift(kind), offset))) {
     fatal_local(slab, p, function);
   }
   if (HAK_UNLIKELY(slab->countdown == 0)) end_countdown(cache, slab);
@@ -347,6 +352,24 @@ void hak_heap_flush(struct hak_cache *cache) {
   hak_heap_leave(cache);
 }
 
+// The recent blocks go back to their slabs when their thread ends or wants all memory back, when its heap has given
+// back much, and with each tick: they would keep slabs from becoming empty.
+void hak_recent_return(struct hak_cache *cache) {
+  for (size_t kind = HAK_KIND_MID_FIRST; kind <= HAK_KIND_MID_LAST; ++kind) {
+    uintptr_t block = cache->recent[kind - HAK_KIND_MID_FIRST];
+    cache->recent[kind - HAK_KIND_MID_FIRST] = 0;
+    cache->n_recent[kind - HAK_KIND_MID_FIRST] = 0;
+    uintptr_t next;
+    for (; block != 0; block = next) {
+      next = hak_link_get(block);
+      struct hak_slab *slab = hak_slab_at(hak_kind_run_base(kind, block));
+      hak_link_set(block, slab->free);
+      slab->free = block;
+      hak_slab_credit(cache->heap, slab, 1);
+    }
+  }
+}
+
 // Trim
 
 size_t hak_heap_trim(struct hak_cache *cache) {
@@ -354,6 +377,7 @@ size_t hak_heap_trim(struct hak_cache *cache) {
   hak_heap_enter(cache);
   hak_outbox_flush(cache);
   hak_mail_drain(heap);
+  hak_recent_return(cache);
   for (size_t kind = 0; kind < HAK_KINDS; ++kind) {
     if (heap->bin[kind].current != NULL) hak_bin_return_current(heap, kind, &cache->list[kind]);
   }
@@ -368,6 +392,7 @@ void hak_heap_tick(struct hak_cache *cache) {
   uint64_t now = retain->os->now_ms();
   if (now - hak_load_relaxed(&heap->decayed_ms) < hak_retain_delay_ms(retain) / 2) return;
   hak_heap_enter(cache);
+  hak_recent_return(cache);
   hak_heap_decay(heap, now);
   look_for_unused_kinds(cache);
   hak_heap_leave(cache);

@@ -1,5 +1,5 @@
-// The second way of free, nearly as frequent as the first: the block's slab is not current, or is a long run of which
-// the list's head lies in another part, or belongs to another heap. For the router and the tiers on top of heap/.
+// The other ways of free, together nearly as frequent as the first: the block's slab is a long run of which the list's
+// head lies in another part, or not current, or belongs to another heap. For the router and the tiers on top of heap/.
 #ifndef HAKMEM_HEAP_HEAP_INLINE_H_
 #define HAKMEM_HEAP_HEAP_INLINE_H_
 
@@ -25,11 +25,27 @@ extern const int32_t hak_run_outside[HAK_KINDS] HAK_HIDDEN;
 // `distance` are what hak_cache_push left when it refused `p`, which looks no further than 64 KiB. False, and nothing
 // has changed, otherwise.
 static HAK_ALWAYS_INLINE bool hak_cache_push_run(struct hak_cache *cache, void *p, size_t kind, uintptr_t distance) {
-  if (kind < HAK_KIND_MID_FIRST || kind > HAK_KIND_MID_LAST) return false;
   if ((distance & (uintptr_t)(intptr_t)hak_run_outside[kind]) != 0) return false;
   hak_block_poison((uintptr_t)p, kind);
   hak_link_set((uintptr_t)p, cache->list[kind]);
+  HAK_COMPILER_BARRIER();  // as in hak_cache_push
   cache->list[kind] = (uintptr_t)p;
+  return true;
+}
+
+// Makes `p`, of a slab that is not current and that the caller owns, a recent block of its kind, of Mid. False, and
+// nothing has changed, if there are enough, or `p` is the newest; hardened: always, since the place of a freed block is
+// to be hard to foretell.
+static HAK_ALWAYS_INLINE bool hak_recent_push(struct hak_cache *cache, void *p, size_t kind) {
+  if (HAK_CONFIG_HARDENED) return false;
+  size_t index = kind - HAK_KIND_MID_FIRST;
+  uintptr_t newest = cache->recent[index];
+  if (cache->n_recent[index] >= HAK_RECENT_MAX || newest == (uintptr_t)p) return false;
+  hak_block_poison((uintptr_t)p, kind);
+  hak_link_set((uintptr_t)p, newest);
+  HAK_COMPILER_BARRIER();  // as in hak_cache_push
+  cache->recent[index] = (uintptr_t)p;
+  ++cache->n_recent[index];
   return true;
 }
 
@@ -59,6 +75,20 @@ static HAK_ALWAYS_INLINE void hak_outbox_gather(struct hak_cache *cache, struct 
   ++cache->outbox_clock;
 }
 
+// Whether the head of a list has such a distance to a block: it is an aligned address, or none of the process's.
+static HAK_ALWAYS_INLINE bool hak_distance_is_of_block(uintptr_t distance) {
+  return (distance & ~(HAK_ADDRESS_MASK - (HAK_BLOCK_ALIGNMENT - 1))) == 0;
+}
+
+// Makes `p`, of `kind` of Mid, a recent block, if this thread owns its run, which is not current; `distance` and
+// `index` as above. Reads no more than the owner's id, which cannot change while a block is in use. False, and nothing
+// has changed, in every other case.
+static HAK_ALWAYS_INLINE bool hak_cache_push_recent(struct hak_cache *cache, void *p, size_t kind, uintptr_t distance,
+                                                    uint64_t index) {
+  uint32_t unlike_own = hak_load_relaxed(hak_registry_entry_at(index)) ^ hak_load_relaxed(&cache->owner_id);
+  return hak_distance_is_of_block(distance) && unlike_own < HAK_OWNER_STEP && hak_recent_push(cache, p, kind);
+}
+
 // Frees `p` if it is a block of a slab that this thread owns, and not of the current one's list, or one of another
 // heap's and no slot of the outbox is due. `run_shift` is that of its kind and `offset` where it lies in its run: where
 // the caller knows the former for a constant, that saves a third of the instructions. `distance`, not 0, and `index` as
@@ -67,8 +97,7 @@ static HAK_ALWAYS_INLINE void hak_outbox_gather(struct hak_cache *cache, struct 
 static HAK_ALWAYS_INLINE bool hak_heap_free_fast(struct hak_cache *cache, void *p, unsigned run_shift, uint32_t offset,
                                                  uintptr_t distance, uint64_t index) {
   uintptr_t address = (uintptr_t)p;
-  // The head of a list is an aligned address, or none of the process's, so that `distance` says what `p` is.
-  if (HAK_UNLIKELY((distance & ~(HAK_ADDRESS_MASK - (HAK_BLOCK_ALIGNMENT - 1))) != 0)) return false;
+  if (HAK_UNLIKELY(!hak_distance_is_of_block(distance))) return false;
   const uint32_t *entry = hak_registry_entry_at(index);
   struct hak_slab *slab = (struct hak_slab *)hak_slab_private_descriptor_beside(entry, address, offset);
   hak_store_relaxed(&cache->inside, 1);

@@ -216,6 +216,7 @@ void hak_heap_abandon(struct hak_cache *cache) {
   struct hak_heap *heap = cache->heap;
   struct hak_heap_set *set = heap->set;
   hak_outbox_flush(cache);
+  hak_recent_return(cache);
   memcpy(heap->list, cache->list, sizeof heap->list);
   memset(cache->list, 0, sizeof cache->list);
   cache->list[HAK_KIND_NONE] = HAK_CACHE_NO_BLOCK;

@@ -55,10 +55,10 @@ class Thread {
   Thread &operator=(const Thread &) = delete;
 
   void *Malloc(uint32_t kind) {
-    void *p = hak_cache_pop(&cache, kind);
+    void *p = Pop(kind);
     if (p != nullptr) return p;
     hak_class geometry = ClassOf(kind);
-    return hak_heap_refill(&cache, &geometry) ? hak_cache_pop(&cache, kind) : nullptr;
+    return hak_heap_refill(&cache, &geometry) ? Pop(kind) : nullptr;
   }
 
   std::vector<void *> MallocMany(uint32_t kind, size_t count) {
@@ -82,6 +82,11 @@ class Thread {
   }
 
   hak_cache cache = HAK_CACHE_INIT;
+
+ private:
+  void *Pop(uint32_t kind) {
+    return kind < HAK_KIND_MID_FIRST ? hak_cache_pop(&cache, kind) : hak_cache_pop_recent(&cache, kind);
+  }
 };
 
 class HeapTest : public ::testing::Test {

@@ -4,7 +4,16 @@
 
 #include "platform/report.h"
 
-static_assert(HAK_KIND_MID_LAST - HAK_KIND_MID_FIRST + 1 == 40, "eight classes in each of five doublings");
+static_assert(HAK_MID_KINDS == 40, "eight classes in each of five doublings");
+
+// Of each doubling, counted from 0, the eighths, which are 128 bytes long in the first.
+#define EIGHTH(doubling, i) \
+  [((8 + (i)) << (doubling)) - 8 ...((9 + (i)) << (doubling)) - 9] = HAK_KIND_MID_FIRST + 8 * (doubling) + (i)
+#define EIGHTHS(doubling)                                                                                  \
+  EIGHTH(doubling, 0), EIGHTH(doubling, 1), EIGHTH(doubling, 2), EIGHTH(doubling, 3), EIGHTH(doubling, 4), \
+      EIGHTH(doubling, 5), EIGHTH(doubling, 6), EIGHTH(doubling, 7)
+
+const uint8_t hak_mid_kinds[HAK_MID_SIZE_STEPS] = {EIGHTHS(0), EIGHTHS(1), EIGHTHS(2), EIGHTHS(3), EIGHTHS(4)};
 
 static uint32_t run_slabs(size_t kind) { return (uint32_t)hak_kind_run_slabs(kind); }
 
@@ -13,7 +22,7 @@ static uint32_t run_slabs(size_t kind) { return (uint32_t)hak_kind_run_slabs(kin
 static size_t shared_kind(size_t kind) { return HAK_KIND_MID_FIRST + ((kind - HAK_KIND_MID_FIRST) | 1); }
 
 static HAK_NOINLINE void *take_of_kind(struct hak_cache *cache, size_t kind) {
-  void *block = hak_cache_pop(cache, kind);
+  void *block = hak_cache_pop_recent(cache, kind);
   if (block != NULL) return block;
   struct hak_class geometry = hak_class_make((uint32_t)kind, run_slabs(kind), (uint32_t)hak_mid_block_bytes(kind));
   return hak_heap_refill(cache, &geometry) ? hak_cache_pop(cache, kind) : NULL;
@@ -21,7 +30,7 @@ static HAK_NOINLINE void *take_of_kind(struct hak_cache *cache, size_t kind) {
 
 void *hak_mid_malloc(struct hak_cache *cache, size_t size) {
   size_t kind = hak_mid_kind(hak_max(size, HAK_MID_SIZE_MIN));
-  void *block = hak_cache_pop(cache, kind);
+  void *block = hak_cache_pop_recent(cache, kind);
   if (HAK_LIKELY(block != NULL)) return block;
   return take_of_kind(cache, hak_heap_lender(cache, kind, shared_kind(kind), SHARED_BLOCKS));
 }

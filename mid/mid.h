@@ -5,8 +5,10 @@
 #define HAKMEM_MID_MID_H_
 
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/bits.h"
+#include "base/compiler.h"
 #include "heap/cache.h"
 #include "heap/heap.h"
 #include "platform/os.h"
@@ -33,12 +35,13 @@ void *hak_mid_malloc_aligned(struct hak_cache *cache, size_t size, size_t alignm
 // Frees a block of this tier, whichever thread it came from. Misuse stops the program.
 void hak_mid_free(struct hak_cache *cache, void *p);
 
+// By size, in steps of the smallest distance of two classes: the kind that serves it.
+#define HAK_MID_STEP ((size_t)128)
+#define HAK_MID_SIZE_STEPS ((HAK_MID_SIZE_MAX - HAK_MID_SIZE_MIN + 1) / HAK_MID_STEP)
+extern const uint8_t hak_mid_kinds[HAK_MID_SIZE_STEPS] HAK_HIDDEN;
+
 // The kind that serves `size`, HAK_MID_SIZE_MIN to HAK_MID_SIZE_MAX.
-static inline size_t hak_mid_kind(size_t size) {
-  unsigned doubling = hak_log2_floor(size - 1);  // 10 to 14
-  size_t eighth = (size - 1) >> (doubling - 3);  // 8 to 15
-  return HAK_KIND_MID_FIRST - 88 + 8 * (size_t)doubling + eighth;
-}
+static inline size_t hak_mid_kind(size_t size) { return hak_mid_kinds[(size - HAK_MID_SIZE_MIN) / HAK_MID_STEP]; }
 
 // The kind that serves `size`, HAK_MID_SIZE_MAX at most, aligned to `alignment`, a power of two of 16 or more; above
 // HAK_KIND_MID_LAST if there is none. Blocks of B bytes are aligned to the largest power of two that divides B, to half
@@ -46,7 +49,8 @@ static inline size_t hak_mid_kind(size_t size) {
 static inline size_t hak_mid_kind_aligned(size_t size, size_t alignment) {
   size = hak_max(size, HAK_MID_SIZE_MIN);
   size_t bytes = hak_round_up(size, alignment);
-  return hak_mid_kind(bytes <= HAK_MID_SINGLE_SLAB_BYTES ? bytes : hak_round_up(size, 2 * alignment));
+  if (bytes > HAK_MID_SINGLE_SLAB_BYTES) bytes = hak_round_up(size, 2 * alignment);
+  return bytes <= HAK_MID_SIZE_MAX ? hak_mid_kind(bytes) : HAK_KIND_MID_LAST + 1;
 }
 
 // The bytes that may be used of a block of `kind`, HAK_KIND_MID_FIRST to HAK_KIND_MID_LAST.

@@ -124,7 +124,7 @@ static void *malloc_any(size_t size, size_t alignment, bool *zeroed) {
 HAK_NOINLINE void *hak_router_malloc_slow(size_t size) {
   if (HAK_CONFIG_HARDENED) return malloc_any(size, HAK_BLOCK_ALIGNMENT, NULL);
   if (size - HAK_MID_SIZE_MIN <= HAK_MID_SIZE_MAX - HAK_MID_SIZE_MIN) {
-    void *block = hak_cache_pop(&hak_thread_cache, hak_mid_kind(size));
+    void *block = hak_cache_pop_recent(&hak_thread_cache, hak_mid_kind(size));
     if (HAK_LIKELY(block != NULL)) return marked(block, size);
   } else {
     void *block = hak_ace_cache_pop(&hak_thread_ace_cache, size);
@@ -251,12 +251,13 @@ static HAK_ALWAYS_INLINE void free_slow(void *p, size_t kind, uintptr_t distance
                                         const char *function) {
   if (HAK_CONFIG_HARDENED) {
     // Straight to the checks.
-  } else if (kind <= HAK_KIND_SINGLE_SLAB_LAST) {
+  } else if (kind <= HAK_KIND_TINY_LAST) {
     uint32_t offset = (uint16_t)(uintptr_t)p;
     if (HAK_LIKELY(hak_heap_free_fast(&hak_thread_cache, p, HAK_SLAB_SHIFT, offset, distance, index))) return;
   } else if (kind <= HAK_KIND_MID_LAST) {
     if (hak_cache_push_run(&hak_thread_cache, p, kind, distance)) return;
     HAK_HIDE(kind);  // so that the ways above, which are more frequent, save no register for what follows
+    if (hak_cache_push_recent(&hak_thread_cache, p, kind, distance, index)) return;
     uint32_t offset = (uint32_t)(uintptr_t)p & ~(uint32_t)hak_run_outside[kind];  // if it is aligned
     unsigned run_shift = hak_kind_run_shift(kind);
     if (HAK_LIKELY(hak_heap_free_fast(&hak_thread_cache, p, run_shift, offset, distance, index))) return;
@@ -406,8 +407,8 @@ static void *malloc_aligned(size_t size, size_t alignment) {
     if (alignment <= HAK_ACE_PAGE_BYTES) block = hak_ace_cache_pop(&hak_thread_ace_cache, size);
   } else if (alignment <= HAK_TINY_SIZE_MAX) {
     size_t kind = hak_tiny_kind_aligned(size, alignment);
-    if (kind > HAK_KIND_TINY_LAST) kind = hak_mid_kind_aligned(size, alignment);
-    block = hak_cache_pop(&hak_thread_cache, kind);
+    block = kind <= HAK_KIND_TINY_LAST ? hak_cache_pop(&hak_thread_cache, kind)
+                                       : hak_cache_pop_recent(&hak_thread_cache, hak_mid_kind_aligned(size, alignment));
   }
   return block != NULL ? marked(block, size) : malloc_any(size, alignment, NULL);
 }

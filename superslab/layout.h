@@ -36,8 +36,8 @@
 #define HAK_KIND_TINY_FIRST 1
 #define HAK_KIND_TINY_LAST 64
 #define HAK_KIND_MID_FIRST 65
-#define HAK_KIND_SINGLE_SLAB_LAST 72  // with runs of one slab, as all before
 #define HAK_KIND_MID_LAST 104
+#define HAK_MID_KINDS (HAK_KIND_MID_LAST - HAK_KIND_MID_FIRST + 1)
 #define HAK_KIND_ACE 126
 #define HAK_KIND_HUGE 127
 #define HAK_KINDS 128
