@@ -397,20 +397,17 @@ HAK_EXPORT void *hak_reallocarray(void *p, size_t n, size_t size) {
   return hak_realloc(p, bytes);
 }
 
-// `alignment` is a power of two.
-static void *malloc_aligned(size_t size, size_t alignment) {
-  if (alignment <= HAK_BLOCK_ALIGNMENT) return hak_router_malloc(size);
-  void *block = NULL;
-  if (HAK_CONFIG_HARDENED) {
-    // Straight to the seal.
-  } else if (size > HAK_MID_SIZE_MAX) {
-    if (alignment <= HAK_ACE_PAGE_BYTES) block = hak_ace_cache_pop(&hak_thread_ace_cache, size);
-  } else if (alignment <= HAK_TINY_SIZE_MAX) {
-    size_t kind = hak_tiny_kind_aligned(size, alignment);
-    block = kind <= HAK_KIND_TINY_LAST ? hak_cache_pop(&hak_thread_cache, kind)
-                                       : hak_cache_pop_recent(&hak_thread_cache, hak_mid_kind_aligned(size, alignment));
+// A block out of the thread's caches; NULL if they have none that will do. `alignment` is a power of two.
+static HAK_ALWAYS_INLINE void *aligned_cached(size_t size, size_t alignment) {
+  if (HAK_CONFIG_HARDENED) return NULL;
+  if (size > HAK_MID_SIZE_MAX) {
+    return alignment <= HAK_ACE_PAGE_BYTES ? hak_ace_cache_pop(&hak_thread_ace_cache, size) : NULL;
   }
-  return block != NULL ? marked(block, size) : malloc_any(size, alignment, NULL);
+  if (alignment > HAK_MID_SIZE_MAX) return NULL;
+  size_t kind = hak_tiny_kind_aligned(size, alignment);
+  if (kind <= HAK_KIND_TINY_LAST) return hak_cache_pop(&hak_thread_cache, kind);
+  kind = hak_mid_kind_aligned(size, alignment);
+  return kind <= HAK_KIND_MID_LAST ? hak_cache_pop_recent(&hak_thread_cache, kind) : NULL;
 }
 
 HAK_EXPORT void *hak_aligned_alloc(size_t alignment, size_t size) {
@@ -418,17 +415,27 @@ HAK_EXPORT void *hak_aligned_alloc(size_t alignment, size_t size) {
     errno = EINVAL;
     return NULL;
   }
-  return malloc_aligned(size, alignment);
+  void *p = aligned_cached(size, alignment);
+  return HAK_LIKELY(p != NULL) ? marked(p, size) : malloc_any(size, alignment, NULL);
 }
 
-HAK_EXPORT int hak_posix_memalign(void **out, size_t alignment, size_t size) {
-  if (HAK_UNLIKELY(!hak_is_power_of_two(alignment) || alignment % sizeof(void *) != 0)) return EINVAL;
+static HAK_NOINLINE int posix_memalign_slow(void **out, size_t alignment, size_t size) {
   int saved_errno = errno;
-  void *p = malloc_aligned(size, alignment);
+  void *p = malloc_any(size, alignment, NULL);
   errno = saved_errno;
   if (p == NULL) return ENOMEM;
   *out = p;
   return 0;
+}
+
+HAK_EXPORT int hak_posix_memalign(void **out, size_t alignment, size_t size) {
+  if (HAK_UNLIKELY(!hak_is_power_of_two(alignment) || alignment % sizeof(void *) != 0)) return EINVAL;
+  void *p = aligned_cached(size, alignment);
+  if (HAK_LIKELY(p != NULL)) {
+    *out = marked(p, size);
+    return 0;
+  }
+  return posix_memalign_slow(out, alignment, size);
 }
 
 HAK_EXPORT size_t hak_usable_size(const void *p) {
