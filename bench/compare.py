@@ -4,7 +4,8 @@
 The allocators take turns within each repetition (A B C A B C), so that a machine whose speed drifts is as fast for one
 as for the other. Tables show medians of CPU time (user and system time of the whole process, what other programs do
 meanwhile left out), of the time that passes, and of the peak RSS, with the ratio to the best peer. Each measured
-process proves whose memory it got; a row of one that cannot is an error.
+process proves whose memory it got; a row of one that cannot is an error. With --count the tables show instructions and
+cache misses as Valgrind counts them, which vary little whatever else the machine does.
 """
 # The shebang names Debian's Python: the one that its python3-matplotlib is for.
 
@@ -15,10 +16,12 @@ import os
 import pathlib
 import platform
 import re
+import shutil
 import statistics
 import sys
 import tempfile
 import time
+import typing
 
 import allocators
 import programs
@@ -32,8 +35,34 @@ QUICK_REPETITIONS = 3
 EXIT_ERRORS = 1
 
 
-def choose_rows(pattern, scale, inputs):
-    rows = [runner.Bench(bench, scale) for bench in suite.BENCHES if pattern.search(bench.title)]
+class Measure(typing.NamedTuple):
+    title: str
+    caption: str  # of plots
+    units: tuple
+    figure: typing.Callable  # of one run's sample
+
+
+def per_operation(field):
+    return lambda sample: sample[field] / sample["operations"]
+
+
+EACH = "per operation, or of a program's run"
+TIMED = (
+    Measure(f"CPU time (user and system) {EACH}", "CPU time", report.TIME_UNITS, per_operation("cpu_seconds")),
+    Measure(f"Wall time {EACH}", "Wall time", report.TIME_UNITS, per_operation("wall_seconds")),
+    Measure("Peak RSS", "Peak RSS", report.MEMORY_UNITS, lambda sample: sample["peak_rss_kib"]),
+)
+COUNTED = (
+    Measure(f"Instructions {EACH}", "Instructions", report.COUNT_UNITS, per_operation("instructions")),
+    Measure(f"Data cache misses, first level, {EACH}", "Data cache misses, first level", report.COUNT_UNITS,
+            per_operation("d1_misses")),
+    Measure(f"Data cache misses, last level, {EACH}", "Data cache misses, last level", report.COUNT_UNITS,
+            per_operation("ll_misses")),
+)
+
+
+def choose_rows(pattern, scale, inputs, count):
+    rows = [runner.Bench(bench, scale, count) for bench in suite.BENCHES if pattern.search(bench.title)]
     for program in programs.PROGRAMS:
         if not pattern.search(program.title):
             continue
@@ -41,7 +70,7 @@ def choose_rows(pattern, scale, inputs):
             print(f"compare: {program.title} is left out: Debian's package {program.package} is not installed",
                   file=sys.stderr)
         else:
-            rows.append(runner.Program(program, scale, inputs))
+            rows.append(runner.Program(program, scale, inputs, count))
     return rows
 
 
@@ -86,30 +115,19 @@ def measure_all(rows, measured, repetitions):
     return results
 
 
-def table(title, units, rows, names, results, figure):
+def table(measure, rows, names, results):
     """The report.Table of one figure of every run."""
     table_rows = []
     for row in rows:
         of_row = results[row.title]
-        samples = {name: [figure(sample) for sample in of_row[name]] for name in names
+        samples = {name: [measure.figure(sample) for sample in of_row[name]] for name in names
                    if not isinstance(of_row[name], str)}
         errors = {name: error for name, error in of_row.items() if isinstance(error, str)}
         table_rows.append(report.Row(row.title, samples, errors))
-    return report.Table(title, units, names, table_rows)
+    return report.Table(measure.title, measure.units, names, table_rows)
 
 
-def make_tables(rows, names, results):
-    return [
-        table("CPU time (user and system) per operation, or of a program's run", report.TIME_UNITS,
-              rows, names, results, lambda sample: sample["cpu_seconds"] / sample["operations"]),
-        table("Wall time per operation, or of a program's run", report.TIME_UNITS,
-              rows, names, results, lambda sample: sample["wall_seconds"] / sample["operations"]),
-        table("Peak RSS", report.MEMORY_UNITS,
-              rows, names, results, lambda sample: sample["peak_rss_kib"]),
-    ]
-
-
-def make_figures(rows, names, results, tables):
+def make_figures(measures, rows, names, results, tables):
     import plots  # pylint: disable=import-outside-toplevel  # needs a package that the rest does without
 
     figures = []
@@ -117,9 +135,11 @@ def make_figures(rows, names, results, tables):
         titles = {row.title for row in rows if row.group == group}
         part = tables[0]._replace(rows=[row for row in tables[0].rows if row.title in titles])
         if any(row.samples.get(report.SUBJECT) for row in part.rows):
-            figures.append((f"CPU time: {group}", plots.bars(part)))
-    if any(row.samples.get(report.SUBJECT) for row in tables[2].rows):
-        figures.append(("Peak RSS", plots.bars(tables[2])))
+            figures.append((f"{measures[0].caption}: {group}", plots.bars(part)))
+    if any(row.samples.get(report.SUBJECT) for row in tables[-1].rows):
+        figures.append((measures[-1].caption, plots.bars(tables[-1])))
+    if measures is COUNTED:  # Valgrind runs one thread at a time, and counts its own memory
+        return figures
 
     scaling = {}
     for row in rows:
@@ -160,8 +180,8 @@ def write_json(path, notes, rows, results):
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def write_csv(path, rows, results):
-    fields = ("operations", "wall_seconds", "cpu_seconds", "peak_rss_kib")
+def write_csv(path, rows, results, count):
+    fields = ["operations", "wall_seconds", "cpu_seconds", "peak_rss_kib", *(runner.COUNTS if count else ())]
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(("bench", "group", "threads", "allocator", "repetition", *fields, "error"))
@@ -184,12 +204,15 @@ def parse_arguments():
     parser.add_argument("--scale", type=float, metavar="F",
                         help=f"multiplies every row's operations; default 1, with --quick {QUICK_SCALE}")
     parser.add_argument("--quick", action="store_true", help="a fifth of the work, for a first look")
+    parser.add_argument("--count", action="store_true",
+                        help="count instructions and cache misses under Valgrind, 50 times as slow, in place of times; "
+                             "once if --repetitions does not say otherwise")
     for kind in ("json", "csv", "html"):
         parser.add_argument(f"--{kind}", metavar="FILE", type=lambda path: pathlib.Path(allocators.user_path(path)),
                             help=f"write the results as {kind.upper()} too")
     arguments = parser.parse_args()
     if arguments.repetitions is None:
-        arguments.repetitions = QUICK_REPETITIONS if arguments.quick else 5
+        arguments.repetitions = 1 if arguments.count else QUICK_REPETITIONS if arguments.quick else 5
     if arguments.scale is None:
         arguments.scale = QUICK_SCALE if arguments.quick else 1.0
     if arguments.repetitions < 1:
@@ -213,16 +236,19 @@ def main():
         return 0
     if arguments.html:
         require_matplotlib(parser)
+    if arguments.count and shutil.which(runner.COUNTING[0]) is None:
+        parser.error("--count needs Debian's package valgrind")
+    measures = COUNTED if arguments.count else TIMED
     wanted, required = allocators.chosen(parser, arguments)
     measured = runner.find_allocators(wanted, required)
     with tempfile.TemporaryDirectory(prefix="hakmem-compare-") as folder:
-        rows = choose_rows(arguments.only, arguments.scale, pathlib.Path(folder))
+        rows = choose_rows(arguments.only, arguments.scale, pathlib.Path(folder), arguments.count)
         if not rows:
             parser.error(f"--only {arguments.only.pattern} matches no row; --list prints them")
         results = measure_all(rows, measured, arguments.repetitions)
 
     names = [allocator.name for allocator in measured]
-    tables = make_tables(rows, names, results)
+    tables = [table(measure, rows, names, results) for measure in measures]
     notes = describe(measured, arguments.scale, arguments.repetitions)
     print("\n".join(notes), end="\n\n")
     for one in tables:
@@ -233,9 +259,9 @@ def main():
     if arguments.json:
         write_json(arguments.json, notes, rows, results)
     if arguments.csv:
-        write_csv(arguments.csv, rows, results)
+        write_csv(arguments.csv, rows, results, arguments.count)
     if arguments.html:
-        figures = make_figures(rows, names, results, tables)
+        figures = make_figures(measures, rows, names, results, tables)
         arguments.html.write_text(report.page("hakmem beside other allocators", notes, tables, figures),
                                   encoding="utf-8")
     return EXIT_ERRORS if errors else 0

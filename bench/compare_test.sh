@@ -50,6 +50,14 @@ fi
 expect 0 '^\| single pairs 64 B \[ns\] ( *\| +[0-9.,]+ ±[0-9]+%){2} .* again ' '^1/4, ' "$compare" --only single \
   --scale 0.001 --repetitions 2 --allocators hakmem --lib "again=$(readlink -f "$(dirname "$compare")/liblimit.so")"
 
+# Counts, which repeat where no time is read; of real programs too.
+expect 0 '^\| single pairs 64 B \[1\] ( *\| +[0-9.,]+ ±0%){2} ' '^1/8, ' "$compare" --count \
+  --only '^(single|sqlite3)' --scale 0.001 --repetitions 2 --allocators hakmem,glibc --csv "$folder/counts.csv"
+head -1 "$folder/counts.csv" | grep -q ',instructions,d1_misses,ll_misses,error' || fail 'counts.csv has no counts'
+if command -v sqlite3 >/dev/null; then
+  (($(grep -cE '^sqlite3,.*(,[0-9]+){3},.?$' "$folder/counts.csv") == 4)) || fail 'sqlite3 was not counted'
+fi
+
 expect 2 '' 'matches no row' "$compare" --only nonesuch
 expect 2 '' '--scale is 0' "$compare" --scale 0
 expect 2 '' '--repetitions is 0' "$compare" --repetitions 0

@@ -26,6 +26,7 @@ class Unit(typing.NamedTuple):
 
 TIME_UNITS = (Unit("ns", 1e9), Unit("µs", 1e6), Unit("ms", 1e3), Unit("s", 1))  # of seconds
 MEMORY_UNITS = (Unit("MiB", 1 / 1024),)                                         # of KiB
+COUNT_UNITS = (Unit("1", 1), Unit("thousand", 1e-3), Unit("million", 1e-6))
 
 
 class Table(typing.NamedTuple):

@@ -11,6 +11,13 @@ import typing
 import allocators
 
 TIMEOUT_SECONDS = 600
+COUNTING_TIMEOUT_SECONDS = 7200
+
+# With caches of a usual size, whatever those of the machine are.
+COUNTING = ("valgrind", "--tool=cachegrind", "--cache-sim=yes", "--I1=32768,8,64", "--D1=32768,8,64",
+            "--LL=8388608,16,64", "--trace-children=yes", "--cachegrind-out-file=/dev/null")
+COUNTS = {"instructions": r"I +refs: +([\d,]+)", "d1_misses": r"D1 +misses: +([\d,]+)",
+          "ll_misses": r"LLd misses: +([\d,]+)"}
 
 
 class Allocator(typing.NamedTuple):
@@ -24,12 +31,21 @@ class Failed(Exception):
     """A run that gave no figures: what went wrong."""
 
 
-def run(command, environment, folder, drive=None):
-    """Runs one process, with `drive()` meanwhile; returns its output, the seconds that passed, and its CPU seconds."""
+class Run(typing.NamedTuple):
+    output: str
+    wall_seconds: float
+    cpu_seconds: float
+    counts: dict  # by name, as in COUNTS; of all processes together
+
+
+def run(command, environment, folder, drive=None, count=False):
+    """Runs one process, with `drive()` meanwhile; with `count`, under Valgrind."""
+    if count:
+        command = [*COUNTING, *command]
     with open(folder / "stdout", "w+", encoding="utf-8") as out, open(folder / "stderr", "w+", encoding="utf-8") as err:
         start = time.monotonic()
         with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=environment) as process:
-            timer = threading.Timer(TIMEOUT_SECONDS, process.kill)
+            timer = threading.Timer(COUNTING_TIMEOUT_SECONDS if count else TIMEOUT_SECONDS, process.kill)
             timer.start()
             try:
                 if drive is not None:
@@ -47,7 +63,18 @@ def run(command, environment, folder, drive=None):
         if process.returncode != 0:
             last_words = (err.read().strip() or out.read().strip()).splitlines()[-1:]
             raise Failed(" ".join([f"status {process.returncode}", *last_words]))
-        return out.read(), wall_seconds, usage.ru_utime + usage.ru_stime
+        counts = counted(err.read()) if count else {}
+        return Run(out.read(), wall_seconds, usage.ru_utime + usage.ru_stime, counts)
+
+
+def counted(report):
+    counts = {}
+    for name, pattern in COUNTS.items():
+        figures = re.findall(pattern, report)
+        if not figures:
+            raise Failed("Valgrind has counted nothing")
+        counts[name] = sum(int(figure.replace(",", "")) for figure in figures)
+    return counts
 
 
 def clean_environment():
@@ -58,13 +85,15 @@ def clean_environment():
 class Bench:
     """A program of our own: it gets at its allocator by itself, proves it, and tells its figures."""
 
-    def __init__(self, bench, scale):
+    def __init__(self, bench, scale, count):
         self.title, self.group, self.threads, self.family = bench.title, bench.group, bench.threads, bench.family
+        self._count = count
         name, *arguments = bench.command_line(scale)
         self._command = [str(allocators.find_program(name)), *arguments]
 
     def measure(self, allocator, folder):
-        output, _, cpu_seconds = run([*self._command, "--allocator", allocator.option], clean_environment(), folder)
+        output, _, cpu_seconds, counts = run([*self._command, "--allocator", allocator.option], clean_environment(),
+                                             folder, count=self._count)
         if not output.startswith(f"Allocator: {allocator.option} = ") or "(proved: " not in output.splitlines()[0]:
             raise Failed("it did not prove its allocator")
         n_operations = int(re.search(r"^Operations: (\d+) in", output, re.M).group(1))
@@ -75,6 +104,7 @@ class Bench:
             "wall_seconds": n_operations / rate,  # by the bench's own clock, which leaves out the program's start
             "cpu_seconds": cpu_seconds,
             "peak_rss_kib": int(re.search(r"^Peak RSS: (\d+) KiB$", output, re.M).group(1)),
+            **counts,
             "series": [[int(number) for number in sample] for sample in series],
         }
 
@@ -84,8 +114,8 @@ class Program:
 
     threads, family, group = 1, "", "real programs"
 
-    def __init__(self, program, scale, inputs):
-        self.title, self._program, self._scale = program.title, program, scale
+    def __init__(self, program, scale, inputs, count):
+        self.title, self._program, self._scale, self._count = program.title, program, scale, count
         self._folder = inputs / re.sub(r"[^a-z0-9]+", "_", program.title.lower())
         self._folder.mkdir()
         program.write_input(self._folder, scale)
@@ -97,14 +127,15 @@ class Program:
         environment = {**clean_environment(), **self._program.environment, "HAK_BENCH_WITNESS": str(statement),
                        "LD_PRELOAD": f"{self._witness}:{allocator.library}"}
         drive = self._program.drive
-        _, wall_seconds, cpu_seconds = run(
+        _, wall_seconds, cpu_seconds, counts = run(
             self._program.command_line(self._folder), environment, folder,
-            drive and (lambda: drive(self._folder, self._scale)))
+            drive and (lambda: drive(self._folder, self._scale)), self._count)
         return {
             "operations": 1,
             "wall_seconds": wall_seconds,
             "cpu_seconds": cpu_seconds,
             "peak_rss_kib": checked_peak(statement.read_text(), allocator),
+            **counts,
             "series": [],
         }
 
