@@ -11,7 +11,7 @@
 
 // What one slot may hold back: blocks, and bytes of them.
 #define OUTBOX_BLOCKS_MAX 32
-#define OUTBOX_BYTES_MAX 16384
+#define OUTBOX_BYTES_MAX ((size_t)64 * 1024)
 
 // Mail
 
@@ -106,7 +106,7 @@ void hak_outbox_flush(struct hak_cache *cache) {
 // How many blocks of `kind` a slot holds back. Sizes by their power of two: exact enough for a bound.
 static uint32_t slot_limit(size_t kind) {
   unsigned size_shift = kind <= HAK_KIND_TINY_LAST ? 4 + hak_log2_floor(kind) : 10 + (kind - HAK_KIND_MID_FIRST) / 8;
-  return (uint32_t)hak_min(hak_max((size_t)OUTBOX_BYTES_MAX >> size_shift, 1), OUTBOX_BLOCKS_MAX);
+  return (uint32_t)hak_min(hak_max(OUTBOX_BYTES_MAX >> size_shift, 1), OUTBOX_BLOCKS_MAX);
 }
 
 static void begin(struct hak_cache *cache, struct hak_outbox_slot *slot, uintptr_t base, uintptr_t block, size_t kind) {
