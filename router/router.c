@@ -354,8 +354,7 @@ static bool is_short_of(struct hak_process *process, size_t size, size_t old_siz
          hak_limit_refuses(&process->pool.retain.limit, size - old_size);
 }
 
-static void *realloc_any(void *p, size_t size) {
-  if (p == NULL) return hak_router_malloc(size);
+static HAK_NOINLINE void *realloc_any(void *p, size_t size) {
   if (size == 0) {
     free_for(p, "realloc");
     return NULL;
@@ -379,12 +378,19 @@ static void *realloc_any(void *p, size_t size) {
   return resized != NULL ? resized : move(p, old_bytes, size);
 }
 
-HAK_EXPORT void *hak_realloc(void *p, size_t size) {
-  // Blocks of Tiny and Mid are frequent enough to deserve a short way.
+// What the public functions find out about a block of Tiny or Mid, which are frequent enough to deserve a short way:
+// its bytes. 0 for every other pointer, and where there is more to be done.
+static HAK_ALWAYS_INLINE size_t plain_block_bytes(const void *p) {
   size_t kind = hak_registry_kind(p);
   bool is_block = kind != HAK_KIND_NONE && kind <= HAK_KIND_MID_LAST && (uintptr_t)p % HAK_BLOCK_ALIGNMENT == 0;
-  if (HAK_CONFIG_HARDENED || HAK_POISON || !is_block || size == 0) return realloc_any(p, size);
-  size_t bytes = kind <= HAK_KIND_TINY_LAST ? hak_tiny_block_bytes(kind) : hak_mid_block_bytes(kind);
+  if (HAK_CONFIG_HARDENED || HAK_POISON || !is_block) return 0;
+  return kind <= HAK_KIND_TINY_LAST ? hak_tiny_block_bytes(kind) : hak_mid_block_bytes(kind);
+}
+
+HAK_EXPORT void *hak_realloc(void *p, size_t size) {
+  if (p == NULL) return hak_router_malloc(size);
+  size_t bytes = plain_block_bytes(p);
+  if (bytes == 0 || size == 0) return realloc_any(p, size);
   return may_stay(bytes, size) ? p : move(p, bytes, size);
 }
 
@@ -438,12 +444,17 @@ HAK_EXPORT int hak_posix_memalign(void **out, size_t alignment, size_t size) {
   return posix_memalign_slow(out, alignment, size);
 }
 
-HAK_EXPORT size_t hak_usable_size(const void *p) {
+static HAK_NOINLINE size_t usable_size_any(const void *p) {
   if (p == NULL) return 0;
   if (is_libcs(hak_process_get(), p)) return hak_fallback_usable_size(p);
   size_t bytes = usable_bytes(p, entry_of_block(p, "malloc_usable_size"), "malloc_usable_size");
   hak_unpoison(p, bytes);  // who asks may use it
   return bytes;
+}
+
+HAK_EXPORT size_t hak_usable_size(const void *p) {
+  size_t bytes = plain_block_bytes(p);
+  return HAK_LIKELY(bytes != 0) ? bytes : usable_size_any(p);
 }
 
 HAK_EXPORT size_t hak_trim(size_t pad) {
