@@ -64,8 +64,10 @@ struct hak_cache {
 // Kind 0 is both "size 0" for malloc and "not ours" for free. Its list is empty, and no pointer is near its head, so
 // that both take the slow path. No address, and no value that a program might mistake for one either.
 #define HAK_CACHE_NO_BLOCK ((uintptr_t)0xa6d1e3978c5b0000)
-#define HAK_CACHE_INIT \
-  { {HAK_CACHE_NO_BLOCK}, 0, 0, HAK_NO_OWNER, 0, 0, {{0, 0, 0, 0, 0}}, {0}, {0}, }
+#define HAK_CACHE_INIT                                                            \
+  {                                                                               \
+    {HAK_CACHE_NO_BLOCK}, 0, 0, HAK_NO_OWNER, 0, 0, {{0, 0, 0, 0, 0}}, {0}, { 0 } \
+  }
 
 // Where blocks of the slab at `base` are gathered.
 static HAK_ALWAYS_INLINE struct hak_outbox_slot *hak_outbox_slot_of(struct hak_cache *cache, uintptr_t base) {

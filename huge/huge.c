@@ -18,10 +18,10 @@
 
 #define MAX_CACHED 32
 
-// A block may hold such a part of its size more than it needs, where it reuses a mapping, and where it has become
-// smaller: in the first case the pages would be faulted in again when the mapping is reused the next time.
-#define EXCESS_OF_REUSED 3
-#define EXCESS_OF_SHRUNK 8
+// What a block may hold beyond the request: a third of it where a cached mapping serves it, since pages that went back
+// would be faulted in again when the mapping serves the next one; an eighth where it was made smaller.
+#define SLACK_OF_REUSED 3
+#define SLACK_OF_SHRUNK 8
 
 // For requests of zeroed memory up to this size it pays to clear a cached mapping; larger ones are often touched
 // sparsely.
@@ -279,9 +279,10 @@ static struct hak_huge *expired_locked(struct hak_huge_heap *heap, uint64_t now)
   return expired;
 }
 
-// Whether what a mapping of `bytes` has beyond the request is a part of that at most, and too little for a mapping.
-static bool fits(size_t bytes, size_t wanted_bytes, size_t part) {
-  return bytes - wanted_bytes <= hak_min(wanted_bytes / part, MAPPING_ALIGNMENT);
+// Whether a mapping of `bytes` is close enough to the request, by one of the divisors above and by 2 MiB at most, so
+// that nothing is cut off.
+static bool fits(size_t bytes, size_t wanted_bytes, size_t slack) {
+  return bytes - wanted_bytes <= hak_min(wanted_bytes / slack, MAPPING_ALIGNMENT);
 }
 
 // The smallest that is large enough suits best, else the largest.
@@ -409,9 +410,9 @@ static struct hak_huge *adjust_cached(struct hak_huge_heap *heap, struct hak_hug
     hak_huge_unlock(heap);
     return NULL;
   }
-  if (!fits(bytes_of(mapping), bytes, EXCESS_OF_REUSED)) split(heap, mapping, bytes);
+  if (!fits(bytes_of(mapping), bytes, SLACK_OF_REUSED)) split(heap, mapping, bytes);
   // Not unmapped, so that the parts can become one again.
-  if (!fits(bytes_of(mapping), bytes, EXCESS_OF_REUSED) && !mapping->clean) {
+  if (!fits(bytes_of(mapping), bytes, SLACK_OF_REUSED) && !mapping->clean) {
     (void)heap->os->purge((void *)(mapping->base + bytes), bytes_of(mapping) - bytes);
   }
   return mapping;
@@ -451,12 +452,13 @@ void hak_huge_free(struct hak_huge_heap *heap, void *p) {
   mapping->clean = HAK_CONFIG_HARDENED && heap->os->guard((void *)mapping->base, bytes_of(mapping));
   mapping->freed_ms = now;
   append_cached_locked(heap, mapping);
-  size_t excess_bytes = heap->diet ? heap->cached_bytes : hak_retain_excess(&heap->pool->retain);
-  size_t kept_bytes = heap->cached_bytes - hak_min(excess_bytes, heap->cached_bytes);
-  struct hak_huge *evicted = evict_locked(heap, kept_bytes, MAX_CACHED);
+  struct hak_huge *surplus = evict_locked(heap, heap->diet ? 0 : SIZE_MAX, MAX_CACHED);
+  size_t excess_bytes = hak_min(hak_retain_excess(&heap->pool->retain), heap->cached_bytes);
+  struct hak_huge *excess = evict_locked(heap, heap->cached_bytes - excess_bytes, MAX_CACHED);
   struct hak_huge *expired = expired_locked(heap, now);
   hak_huge_unlock(heap);
-  if (evicted != NULL) hak_retain_gave_back_early(&heap->pool->retain, unmap_list(heap, evicted));
+  (void)unmap_list(heap, surplus);
+  if (excess != NULL) hak_retain_gave_back_early(&heap->pool->retain, unmap_list(heap, excess));
   unmap_expired(heap, expired);
 }
 
@@ -498,7 +500,7 @@ void *hak_huge_resize(struct hak_huge_heap *heap, void *p, size_t size, bool may
   size_t bytes = hak_round_up(hak_max(size, 1), heap->os->page_bytes);
   size_t old_bytes = bytes_of(mapping);
   if (bytes <= old_bytes) {
-    if (!fits(old_bytes, bytes, EXCESS_OF_SHRUNK)) shrink(heap, mapping, bytes);
+    if (!fits(old_bytes, bytes, SLACK_OF_SHRUNK)) shrink(heap, mapping, bytes);
     change_live_bytes(heap, old_bytes, bytes_of(mapping));
     return p;
   }
