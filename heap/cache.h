@@ -56,7 +56,8 @@ struct hak_cache {
   uint64_t outbox_used;  // bit per slot: something may be gathered there
   struct hak_outbox_slot outbox[HAK_OUTBOX_SLOTS];
   // By kind of Mid: the blocks of this heap that were freed last and do not lie in the current slab, which for their
-  // slabs are in use. The newest, which holds the address of the next, or 0.
+  // slabs are in use. The newest, which holds the address of the next, or 0; and how many, or HAK_RECENT_MAX if there
+  // are to be none.
   uintptr_t recent[HAK_MID_KINDS];
   uint8_t n_recent[HAK_MID_KINDS];
 };

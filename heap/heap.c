@@ -242,7 +242,13 @@ static bool refill(struct hak_cache *cache, const struct hak_class *geometry) {
   return fill_list(slab, list);
 }
 
+static void allow_recent(struct hak_cache *cache, size_t kind) {
+  size_t index = kind - HAK_KIND_MID_FIRST;
+  if (index < HAK_MID_KINDS && cache->recent[index] == 0) cache->n_recent[index] = 0;
+}
+
 bool hak_heap_refill(struct hak_cache *cache, const struct hak_class *geometry) {
+  allow_recent(cache, geometry->kind);
   hak_heap_enter(cache);
   bool done = refill(cache, geometry);
   hak_heap_leave(cache);
@@ -353,12 +359,13 @@ void hak_heap_flush(struct hak_cache *cache) {
 }
 
 // The recent blocks go back to their slabs when their thread ends or wants all memory back, when its heap has given
-// back much, and with each tick: they would keep slabs from becoming empty.
+// back much, and with each tick: they would keep slabs from becoming empty. There are none then until the kind is asked
+// for again, since a program that drops what it has would only leave others.
 void hak_recent_return(struct hak_cache *cache) {
   for (size_t kind = HAK_KIND_MID_FIRST; kind <= HAK_KIND_MID_LAST; ++kind) {
     uintptr_t block = cache->recent[kind - HAK_KIND_MID_FIRST];
     cache->recent[kind - HAK_KIND_MID_FIRST] = 0;
-    cache->n_recent[kind - HAK_KIND_MID_FIRST] = 0;
+    cache->n_recent[kind - HAK_KIND_MID_FIRST] = HAK_RECENT_MAX;
     uintptr_t next;
     for (; block != 0; block = next) {
       next = hak_link_get(block);

@@ -116,10 +116,29 @@ TEST_F(Recent, ReturnToTheirSlabsWithATickATrimAndTheEndOfTheThread) {
     for (size_t i = 0; i < blocks.size(); ++i) thread.Free(blocks[(i + 1) % blocks.size()]);
     EXPECT_EQ(hak_slab_used(slab), HAK_RECENT_MAX);
     way(&thread);
-    EXPECT_EQ(thread.cache.n_recent[kMidKind - HAK_KIND_MID_FIRST], 0u);
+    EXPECT_EQ(thread.cache.recent[kMidKind - HAK_KIND_MID_FIRST], 0u);
     hak_heap_set_trim(&heaps_, nullptr);
     EXPECT_EQ(hak_registry_find(blocks[0]), 0u) << "the slab is the pool's";
   }
+}
+
+TEST_F(Recent, AreNoneAfterThatUntilTheKindIsAskedForAgain) {
+  Thread thread(&heaps_);
+  std::vector<void *> blocks = Asleep(&thread, kMidKind);
+  hak_slab *slab = SlabOf(blocks[0]);
+  const uint32_t n_blocks = hak_slab_used(slab);
+  thread.Free(blocks[0]);
+  hak_os_fake_advance_ms(HAK_POOL_PURGE_DELAY_MS / 2);
+  hak_heap_tick(&thread.cache);
+  thread.Free(blocks[1]);
+  EXPECT_EQ(hak_slab_used(slab), n_blocks - 2);
+  std::vector<void *> others = thread.MallocSlab(kMidKind);  // more than one slab has left
+  ASSERT_NE(thread.cache.heap->bin[kMidKind].current, slab);
+  thread.Free(blocks[2]);
+  EXPECT_EQ(thread.Malloc(kMidKind), blocks[2]);
+  thread.FreeAll({blocks.begin() + 2, blocks.end()});
+  thread.FreeAll(others);
+  thread.FreeAll(of_current_);
 }
 
 using RecentDeathTest = Recent;

@@ -28,7 +28,7 @@ struct hak_huge_heap {
   struct hak_huge *live;                        // blocks in use
   struct hak_huge *cached_first, *cached_last;  // freed mappings, the longest unused first
   size_t n_cached;
-  size_t cached_bytes;  // a statistic as well, to be read under the lock
+  size_t cached_bytes;    // a statistic as well, to be read under the lock
   uintptr_t last_mapped;  // atomic, relaxed: where the next mapping would be a neighbour
   uint64_t n_origins;     // atomic, relaxed: mappings made
   // Statistics, readable without the lock: atomic, relaxed.

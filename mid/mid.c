@@ -8,7 +8,7 @@ static_assert(HAK_MID_KINDS == 40, "eight classes in each of five doublings");
 
 // Of each doubling, counted from 0, the eighths, which are 128 bytes long in the first.
 #define EIGHTH(doubling, i) \
-  [((8 + (i)) << (doubling)) - 8 ...((9 + (i)) << (doubling)) - 9] = HAK_KIND_MID_FIRST + 8 * (doubling) + (i)
+  [((8 + (i)) << (doubling)) - 8 ...((9 + (i)) << (doubling)) - 9] = (HAK_KIND_MID_FIRST + 8 * (doubling) + (i))
 #define EIGHTHS(doubling)                                                                                  \
   EIGHTH(doubling, 0), EIGHTH(doubling, 1), EIGHTH(doubling, 2), EIGHTH(doubling, 3), EIGHTH(doubling, 4), \
       EIGHTH(doubling, 5), EIGHTH(doubling, 6), EIGHTH(doubling, 7)
