@@ -88,12 +88,17 @@ static HAK_ALWAYS_INLINE void hak_block_poison(uintptr_t block, size_t kind) {
   if (HAK_POISON) hak_poison((void *)block, hak_slab_at(hak_kind_run_base(kind, block))->block_bytes);
 }
 
+// The same for a block that is handed out.
+static HAK_ALWAYS_INLINE void hak_block_unpoison(uintptr_t block, size_t kind) {
+  if (HAK_POISON) hak_unpoison((void *)block, hak_slab_at(hak_kind_run_base(kind, block))->block_bytes);
+}
+
 // Takes a block of `kind`, or NULL if the list is empty.
 static HAK_ALWAYS_INLINE void *hak_cache_pop(struct hak_cache *cache, size_t kind) {
   uintptr_t head = cache->list[kind];
   if (HAK_UNLIKELY((head & HAK_SLAB_OFFSET_MASK) == 0)) return NULL;
   cache->list[kind] = hak_link_get(head);
-  if (HAK_POISON) hak_unpoison((void *)head, hak_slab_at(hak_kind_run_base(kind, head))->block_bytes);
+  hak_block_unpoison(head, kind);
   return (void *)head;
 }
 
@@ -105,7 +110,7 @@ static HAK_ALWAYS_INLINE void *hak_cache_pop_recent(struct hak_cache *cache, siz
   size_t index = kind - HAK_KIND_MID_FIRST;
   cache->recent[index] = hak_link_get(newest);
   --cache->n_recent[index];
-  if (HAK_POISON) hak_unpoison((void *)newest, hak_slab_at(hak_kind_run_base(kind, newest))->block_bytes);
+  hak_block_unpoison(newest, kind);
   return (void *)newest;
 }
 

@@ -362,14 +362,14 @@ void hak_heap_flush(struct hak_cache *cache) {
 // back much, and with each tick: they would keep slabs from becoming empty. There are none then until the kind is asked
 // for again, since a program that drops what it has would only leave others.
 void hak_recent_return(struct hak_cache *cache) {
-  for (size_t kind = HAK_KIND_MID_FIRST; kind <= HAK_KIND_MID_LAST; ++kind) {
-    uintptr_t block = cache->recent[kind - HAK_KIND_MID_FIRST];
-    cache->recent[kind - HAK_KIND_MID_FIRST] = 0;
-    cache->n_recent[kind - HAK_KIND_MID_FIRST] = HAK_RECENT_MAX;
+  for (size_t index = 0; index < HAK_MID_KINDS; ++index) {
+    uintptr_t block = cache->recent[index];
+    cache->recent[index] = 0;
+    cache->n_recent[index] = HAK_RECENT_MAX;
     uintptr_t next;
     for (; block != 0; block = next) {
       next = hak_link_get(block);
-      struct hak_slab *slab = hak_slab_at(hak_kind_run_base(kind, block));
+      struct hak_slab *slab = hak_slab_at(hak_kind_run_base(HAK_KIND_MID_FIRST + index, block));
       hak_link_set(block, slab->free);
       slab->free = block;
       hak_slab_credit(cache->heap, slab, 1);

@@ -81,8 +81,8 @@ static HAK_ALWAYS_INLINE bool hak_distance_is_of_block(uintptr_t distance) {
 }
 
 // Makes `p`, of `kind` of Mid, a recent block, if this thread owns its run, which is not current; `distance` and
-// `index` as above. Reads no more than the owner's id, which cannot change while a block is in use. False, and nothing
-// has changed, in every other case.
+// `index` are what hak_cache_push left. Reads no more than the owner's id, which cannot change while a block is in use.
+// False, and nothing has changed, in every other case.
 static HAK_ALWAYS_INLINE bool hak_cache_push_recent(struct hak_cache *cache, void *p, size_t kind, uintptr_t distance,
                                                     uint64_t index) {
   uint32_t unlike_own = hak_load_relaxed(hak_registry_entry_at(index)) ^ hak_load_relaxed(&cache->owner_id);

@@ -38,7 +38,7 @@ class Recent : public hak_test::HeapTest {
 };
 
 TEST_F(Recent, AreHandedOutBeforeTheCurrentSlabsBlocksTheNewestFirst) {
-  for (uint32_t kind : {uint32_t{HAK_KIND_MID_FIRST}, kMidKind, uint32_t{HAK_KIND_MID_LAST}}) {
+  for (uint32_t kind : {uint32_t{HAK_KIND_MID_FIRST}, uint32_t{HAK_KIND_MID_FIRST + 8}, kMidKind}) {
     SCOPED_TRACE(kind);
     Thread thread(&heaps_);
     std::vector<void *> blocks = Asleep(&thread, kind);

@@ -160,11 +160,15 @@ static uint32_t entry_of_block(const void *p, const char *function) {
   return entry;
 }
 
+// The bytes of each block of `kind`, of Tiny or Mid.
+static HAK_ALWAYS_INLINE size_t bytes_of_kind(size_t kind) {
+  return kind <= HAK_KIND_TINY_LAST ? hak_tiny_block_bytes(kind) : hak_mid_block_bytes(kind);
+}
+
 // The bytes that the tier has given for `p`.
 static size_t block_bytes(const void *p, uint32_t entry, const char *function) {
   size_t kind = hak_entry_kind(entry);
-  if (kind <= HAK_KIND_TINY_LAST) return hak_tiny_block_bytes(kind);
-  if (kind <= HAK_KIND_MID_LAST) return hak_mid_block_bytes(kind);
+  if (kind <= HAK_KIND_MID_LAST) return bytes_of_kind(kind);
   if (kind == HAK_KIND_ACE) {
     size_t bytes = hak_ace_usable_size(p);
     if (HAK_UNLIKELY(bytes == 0)) hak_ace_misuse(&hak_process_get()->ace, function, p);
@@ -383,8 +387,7 @@ static HAK_NOINLINE void *realloc_any(void *p, size_t size) {
 static HAK_ALWAYS_INLINE size_t plain_block_bytes(const void *p) {
   size_t kind = hak_registry_kind(p);
   bool is_block = kind != HAK_KIND_NONE && kind <= HAK_KIND_MID_LAST && (uintptr_t)p % HAK_BLOCK_ALIGNMENT == 0;
-  if (HAK_CONFIG_HARDENED || HAK_POISON || !is_block) return 0;
-  return kind <= HAK_KIND_TINY_LAST ? hak_tiny_block_bytes(kind) : hak_mid_block_bytes(kind);
+  return HAK_CONFIG_HARDENED || HAK_POISON || !is_block ? 0 : bytes_of_kind(kind);
 }
 
 HAK_EXPORT void *hak_realloc(void *p, size_t size) {
