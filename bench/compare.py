@@ -52,13 +52,11 @@ TIMED = (
     Measure(f"Wall time {EACH}", "Wall time", report.TIME_UNITS, per_operation("wall_seconds")),
     Measure("Peak RSS", "Peak RSS", report.MEMORY_UNITS, lambda sample: sample["peak_rss_kib"]),
 )
-COUNTED = (
-    Measure(f"Instructions {EACH}", "Instructions", report.COUNT_UNITS, per_operation("instructions")),
-    Measure(f"Data cache misses, first level, {EACH}", "Data cache misses, first level", report.COUNT_UNITS,
-            per_operation("d1_misses")),
-    Measure(f"Data cache misses, last level, {EACH}", "Data cache misses, last level", report.COUNT_UNITS,
-            per_operation("ll_misses")),
-)
+COUNTED = tuple(
+    Measure(f"{caption}, {EACH}", caption, report.COUNT_UNITS, per_operation(field))
+    for field, caption in (("instructions", "Instructions"),
+                           ("d1_misses", "Data cache misses, first level"),
+                           ("ll_misses", "Data cache misses, last level")))
 
 
 def choose_rows(pattern, scale, inputs, count):
