@@ -325,12 +325,12 @@ static HAK_COLD HAK_NORETURN void fatal_local(const struct hak_slab *slab, void 
 static void free_local(struct hak_cache *cache, void *p, size_t kind, const char *function) {
   uintptr_t distance = cache->list[kind] ^ (uintptr_t)p;
   bool is_mid = kind >= HAK_KIND_MID_FIRST;
-  if (distance != 0 && is_mid && (hak_cache_push_run(cache, p, kind, distance) || hak_recent_push(cache, p, kind))) {
+  bool freed_before = distance == 0 || (is_mid && hak_recent_newest(cache, kind) == (uintptr_t)p);
+  if (is_mid && !freed_before && (hak_cache_push_run(cache, p, kind, distance) || hak_recent_push(cache, p, kind))) {
     return;
   }
   struct hak_slab *slab = hak_slab_at(hak_kind_run_base(kind, (uintptr_t)p));
   uint32_t offset = (uint32_t)((uintptr_t)p - slab->base);
-  bool freed_before = distance == 0 || (is_mid && cache->recent[kind - HAK_KIND_MID_FIRST] == (uintptr_t)p);
   if (HAK_UNLIKELY(freed_before || !hak_slab_push(slab, p, hak_kind_run_shift(kind), offset))) {
     fatal_local(slab, p, function);
   }

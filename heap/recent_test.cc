@@ -87,13 +87,15 @@ TEST_F(Recent, AreTheHeapsOwn) {
   size_t kind;
   uintptr_t distance;
   uint64_t index;
-  ASSERT_FALSE(hak_cache_push(&other.cache, p, &kind, &distance, &index));
-  EXPECT_FALSE(hak_cache_push_recent(&other.cache, p, kind, distance, index)) << "it is the first thread's";
+  ASSERT_FALSE(hak_cache_push(&other.cache, blocks[1], &kind, &distance, &index));
+  EXPECT_TRUE(hak_heap_free_run_fast(&other.cache, blocks[1], kind, distance, index));
+  EXPECT_EQ(hak_recent_newest(&other.cache, kind), 0) << "it is the first thread's";
   ASSERT_FALSE(hak_cache_push(&thread.cache, p, &kind, &distance, &index));
-  EXPECT_FALSE(hak_cache_push_recent(&thread.cache, p, kind, distance | 8, index)) << "no block lies there";
-  EXPECT_TRUE(hak_cache_push_recent(&thread.cache, p, kind, distance, index));
-  EXPECT_FALSE(hak_cache_push_recent(&thread.cache, p, kind, distance, index)) << "it was freed just before";
+  EXPECT_FALSE(hak_heap_free_run_fast(&thread.cache, p, kind, distance | 8, index)) << "no block lies there";
+  EXPECT_TRUE(hak_heap_free_run_fast(&thread.cache, p, kind, distance, index));
+  EXPECT_FALSE(hak_heap_free_run_fast(&thread.cache, p, kind, distance, index)) << "it was freed just before";
   EXPECT_EQ(thread.Malloc(kMidKind), p);
+  blocks.erase(blocks.begin() + 1);
   thread.FreeAll(blocks);
   thread.FreeAll(of_current_);
 }

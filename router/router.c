@@ -256,15 +256,11 @@ static HAK_ALWAYS_INLINE void free_slow(void *p, size_t kind, uintptr_t distance
   if (HAK_CONFIG_HARDENED) {
     // Straight to the checks.
   } else if (kind <= HAK_KIND_TINY_LAST) {
-    uint32_t offset = (uint16_t)(uintptr_t)p;
-    if (HAK_LIKELY(hak_heap_free_fast(&hak_thread_cache, p, HAK_SLAB_SHIFT, offset, distance, index))) return;
+    if (HAK_LIKELY(hak_heap_free_fast(&hak_thread_cache, p, distance, index))) return;
   } else if (kind <= HAK_KIND_MID_LAST) {
     if (hak_cache_push_run(&hak_thread_cache, p, kind, distance)) return;
     HAK_HIDE(kind);  // so that the ways above, which are more frequent, save no register for what follows
-    if (hak_cache_push_recent(&hak_thread_cache, p, kind, distance, index)) return;
-    uint32_t offset = (uint32_t)(uintptr_t)p & ~(uint32_t)hak_run_outside[kind];  // if it is aligned
-    unsigned run_shift = hak_kind_run_shift(kind);
-    if (HAK_LIKELY(hak_heap_free_fast(&hak_thread_cache, p, run_shift, offset, distance, index))) return;
+    if (HAK_LIKELY(hak_heap_free_run_fast(&hak_thread_cache, p, kind, distance, index))) return;
   } else if (kind == HAK_KIND_ACE && distance >> HAK_ADDRESS_BITS == 0) {  // there is no list: `p` itself
     if (HAK_LIKELY(hak_ace_cache_push(&hak_thread_ace_cache, p))) return;
   }

@@ -391,6 +391,21 @@ TEST(RouterMisuse, AnImmediateDoubleFreeStopsInEveryTier) {
   }
 }
 
+// Blocks of Tiny and Mid of which others of the same size were allocated since, so that they lie in slabs of all
+// states.
+TEST(RouterMisuse, AnImmediateDoubleFreeStopsInEverySlab) {
+  for (size_t size : {size_t{16}, size_t{700}, size_t{1500}, size_t{3000}, size_t{8000}, size_t{32768}}) {
+    std::vector<void *> blocks(64 + 3 * 65536 / size);
+    for (void *&p : blocks) p = hak_malloc(size);
+    for (size_t i = 0; i < blocks.size(); ++i) {
+      hak_free(blocks[i]);
+      if (i >= 10 && i % (blocks.size() / 8) != 0) continue;
+      EXPECT_EXIT(hak_free(blocks[i]), ::testing::KilledBySignal(SIGABRT), "FATAL: free\\(0x[0-9a-f]+\\): double free")
+          << size << ", block " << i;
+    }
+  }
+}
+
 TEST(RouterMisuse, AFreeOfWhatReallocHasMovedStops) {
   for (size_t size : kSizes) {
     void *p = hak_malloc(size);
