@@ -60,8 +60,8 @@ void hak_strip_restart(struct hak_slab *slab);
 uint32_t hak_strip_carved_blocks(const struct hak_slab *slab);
 
 // Returns the pages of a slab that is not CURRENT in which no block is in use: whole strips, which become uncarved, and
-// in the others what lies inside of free blocks. The number of bytes. Cost: a walk over the free blocks, and a system
-// call for each range of pages.
+// in the others what lies inside of free blocks. The number of bytes of the former. Cost: a walk over the free blocks,
+// and a system call for each range of pages.
 size_t hak_strip_purge(struct hak_heap *heap, struct hak_slab *slab);
 
 // remote.c: mail.

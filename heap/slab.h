@@ -11,7 +11,8 @@
 //
 // A strip is `uncarved` until the first of the blocks that start in it is handed out, and again after its pages were
 // given back to the operating system while no block in it was in use (strip.c). The blocks that start in an uncarved
-// strip are in no list. A strip is `dirty` if it may hold pages.
+// strip are in no list. A strip is `dirty` if it may hold pages, other than those of a block that reaches into it from
+// the strip before, which is dirty then: so a slab without a dirty strip is zero.
 //
 // A free block holds the address of the next free block in its first 8 bytes; the last one holds `base`. So `base` ends
 // every list, and no block may start there, nor at any other multiple of 64 KiB: let L be the largest power of two that

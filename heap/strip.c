@@ -178,16 +178,19 @@ static void unlink_strips(struct hak_slab *slab, uint16_t strips) {
   }
 }
 
-// Returns the pages of `strips` to the operating system; the number of bytes.
+// Returns the pages of `strips`, in which no block is in use, to the operating system; the number of bytes. The last
+// block of a strip may have reached into the next one. If that is not dirty, the block's pages go with the strip's.
 static size_t purge_strips(struct hak_heap *heap, struct hak_slab *slab, uint16_t strips) {
   size_t bytes = 0;
   for (uint32_t rest = strips; rest != 0;) {
     size_t first;
     size_t n = hak_lowest_run(rest, &first);
-    size_t length = n << strip_shift(slab);
-    if (heap->set->pool->os->purge((void *)(slab->base + (first << strip_shift(slab))), length)) {
+    size_t n_beyond = hak_min(strips_per_page(heap, slab), HAK_STRIPS - first - n);
+    if ((slab->dirty & mask_of(first + n, n_beyond)) != 0) n_beyond = 0;
+    void *start = (void *)(slab->base + (first << strip_shift(slab)));
+    if (heap->set->pool->os->purge(start, (n + n_beyond) << strip_shift(slab))) {
       slab->dirty &= (uint16_t)~mask_of(first, n);
-      bytes += length;
+      bytes += n << strip_shift(slab);
     }
     rest &= ~(uint32_t)mask_of(first, n);
   }
@@ -196,20 +199,16 @@ static size_t purge_strips(struct hak_heap *heap, struct hak_slab *slab, uint16_
   return bytes;
 }
 
-// The same for the pages inside of free blocks, all but the one that holds the link, in strips that are not purged. The
-// strips stay dirty.
-static size_t purge_blocks(struct hak_heap *heap, struct hak_slab *slab) {
+// Returns the pages inside of free blocks, all but the one that holds the link. Nobody counts them: the strips stay
+// dirty.
+static void purge_blocks(struct hak_heap *heap, struct hak_slab *slab) {
   const struct hak_os *os = heap->set->pool->os;
-  size_t bytes = 0;
-  if (slab->block_bytes <= os->page_bytes) return 0;
+  if (slab->block_bytes <= os->page_bytes) return;
   for (uintptr_t block = slab->free; block != slab->base; block = hak_link_get(block)) {
     uintptr_t first = hak_round_up(block + sizeof(uintptr_t), os->page_bytes);
     uintptr_t end = hak_round_down(block + slab->block_bytes, os->page_bytes);
-    uint32_t last_strip = (uint32_t)(end - 1 - slab->base) >> strip_shift(slab);
-    if ((slab->dirty >> last_strip & 1) == 0) end = slab->base + ((uintptr_t)last_strip << strip_shift(slab));
-    if (first < end && os->purge((void *)first, end - first)) bytes += end - first;
+    if (first < end) (void)os->purge((void *)first, end - first);
   }
-  return bytes;
 }
 
 size_t hak_strip_purge(struct hak_heap *heap, struct hak_slab *slab) {
@@ -218,5 +217,7 @@ size_t hak_strip_purge(struct hak_heap *heap, struct hak_slab *slab) {
   uint16_t purged = whole_pages(heap, slab, unused) & slab->dirty;
   unlink_strips(slab, purged);
   slab->uncarved |= purged;
-  return purge_strips(heap, slab, purged) + purge_blocks(heap, slab);
+  size_t bytes = purge_strips(heap, slab, purged);
+  purge_blocks(heap, slab);
+  return bytes;
 }
