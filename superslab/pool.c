@@ -58,47 +58,60 @@ static void unlink_by_free(struct hak_pool *pool, struct hak_superslab *supersla
   }
 }
 
-static void unlink_dirty(struct hak_pool *pool, struct hak_superslab *superslab) HAK_REQUIRES(pool->lock) {
-  if (superslab->dirty_next != NULL) {
-    superslab->dirty_next->dirty_prev = superslab->dirty_prev;
+// Whether there is something to give back: pages, or the address space of a whole SuperSlab.
+static bool is_returnable(const struct hak_superslab *superslab) {
+  return superslab->dirty_map != 0 || superslab->free_map == HAK_SUPERSLAB_ALL_FREE;
+}
+
+static void unlink_unused(struct hak_pool *pool, struct hak_superslab *superslab) HAK_REQUIRES(pool->lock) {
+  if (superslab->younger != NULL) {
+    superslab->younger->older = superslab->older;
   } else {
-    pool->dirty_last = superslab->dirty_prev;
+    pool->youngest_unused = superslab->older;
   }
-  if (superslab->dirty_prev != NULL) {
-    superslab->dirty_prev->dirty_next = superslab->dirty_next;
+  if (superslab->older != NULL) {
+    superslab->older->younger = superslab->younger;
   } else {
-    pool->dirty_first = superslab->dirty_next;
+    pool->oldest_unused = superslab->younger;
   }
 }
 
-static void append_dirty(struct hak_pool *pool, struct hak_superslab *superslab) HAK_REQUIRES(pool->lock) {
-  superslab->dirty_next = NULL;
-  superslab->dirty_prev = pool->dirty_last;
-  if (pool->dirty_last != NULL) {
-    pool->dirty_last->dirty_next = superslab;
+static void append_unused(struct hak_pool *pool, struct hak_superslab *superslab) HAK_REQUIRES(pool->lock) {
+  superslab->younger = NULL;
+  superslab->older = pool->youngest_unused;
+  if (superslab->older != NULL) {
+    superslab->older->younger = superslab;
   } else {
-    pool->dirty_first = superslab;
+    pool->oldest_unused = superslab;
   }
-  pool->dirty_last = superslab;
+  pool->youngest_unused = superslab;
 }
 
 static size_t dirty_bytes(const struct hak_superslab *superslab) {
   return (size_t)hak_count_bits(superslab->dirty_map) * HAK_SLAB_BYTES;
 }
 
-// The SuperSlab becomes the youngest of the dirty ones.
-static void set_dirty_map(struct hak_pool *pool, struct hak_superslab *superslab, uint32_t dirty_map)
-    HAK_REQUIRES(pool->lock) {
+// Changes which slabs are free, and which of these dirty, at the time `used_ms`; the SuperSlab becomes the youngest of
+// the unused ones if it is one then.
+static void set_maps(struct hak_pool *pool, struct hak_superslab *superslab, uint32_t free_map, uint32_t dirty_map,
+                     uint64_t used_ms) HAK_REQUIRES(pool->lock) {
   size_t before = dirty_bytes(superslab);
-  if (superslab->dirty_map != 0) unlink_dirty(pool, superslab);
+  if (is_returnable(superslab)) unlink_unused(pool, superslab);
+  if (free_map != superslab->free_map) {
+    unlink_by_free(pool, superslab);
+    superslab->free_map = free_map;
+    link_by_free(pool, superslab);
+  }
   superslab->dirty_map = dirty_map;
-  if (dirty_map != 0) append_dirty(pool, superslab);
+  superslab->used_ms = used_ms;
+  if (is_returnable(superslab)) append_unused(pool, superslab);
   hak_retain_add_unused_outside(&pool->retain, dirty_bytes(superslab) - before);
 }
 
 // Growth
 
-static bool register_superslabs_locked(struct hak_pool *pool, uintptr_t base, size_t count) HAK_REQUIRES(pool->lock) {
+static bool register_superslabs_locked(struct hak_pool *pool, uintptr_t base, size_t count, uint64_t now)
+    HAK_REQUIRES(pool->lock) {
   for (size_t i = 0; i < count; ++i) {
     if (hak_registry_cover(pool->os, base + i * HAK_SUPERSLAB_BYTES)) continue;
     while (i-- != 0) hak_registry_uncover(pool->os, base + i * HAK_SUPERSLAB_BYTES);
@@ -106,8 +119,8 @@ static bool register_superslabs_locked(struct hak_pool *pool, uintptr_t base, si
   }
   for (size_t i = 0; i < count; ++i) {
     struct hak_superslab *superslab = hak_superslab_descriptor(base + i * HAK_SUPERSLAB_BYTES);
-    *superslab = (struct hak_superslab){.base = base + i * HAK_SUPERSLAB_BYTES, .free_map = HAK_SUPERSLAB_ALL_FREE};
-    link_by_free(pool, superslab);
+    *superslab = (struct hak_superslab){.base = base + i * HAK_SUPERSLAB_BYTES};
+    set_maps(pool, superslab, HAK_SUPERSLAB_ALL_FREE, 0, now);
   }
   hak_add_relaxed(&pool->n_superslabs, count);
   return true;
@@ -124,13 +137,13 @@ static void choose_page_size(const struct hak_pool *pool, uintptr_t base, size_t
   pool->os->huge_pages((void *)base, bytes, thp == HAK_THP_ALWAYS);
 }
 
-static bool grow_locked(struct hak_pool *pool, size_t count) HAK_REQUIRES(pool->lock) {
+static bool grow_locked(struct hak_pool *pool, size_t count, uint64_t now) HAK_REQUIRES(pool->lock) {
   // Below the last one, where the kernel's own top-down search would go as well: neighbours share one mapping.
   size_t bytes = count * HAK_SUPERSLAB_BYTES;
   void *hint = pool->last_mapped > bytes ? (void *)(pool->last_mapped - bytes) : NULL;
   uintptr_t base = (uintptr_t)hak_os_map_aligned(pool->os, hint, bytes, HAK_SUPERSLAB_BYTES);
   if (base == 0) return false;
-  if (!register_superslabs_locked(pool, base, count)) {
+  if (!register_superslabs_locked(pool, base, count, now)) {
     pool->os->unmap((void *)base, bytes);
     return false;
   }
@@ -203,18 +216,15 @@ static void purge_locked(struct hak_pool *pool, struct hak_superslab *superslab,
     if (!pool->os->purge((void *)(superslab->base + first * HAK_SLAB_BYTES), count * HAK_SLAB_BYTES)) kept |= mask;
     rest &= ~mask;
   }
-  set_dirty_map(pool, superslab, kept);
-  // What cannot be purged (locked memory) is asked for again, but neither soon nor before all others.
-  if (kept != 0) superslab->used_ms = now + HAK_POOL_PURGE_DELAY_MS;
+  // What cannot be given back (locked memory) is asked for again, but neither soon nor before all others.
+  set_maps(pool, superslab, superslab->free_map, kept, now + HAK_POOL_PURGE_DELAY_MS);
 }
 
 static bool unmap_locked(struct hak_pool *pool, struct hak_superslab *superslab) HAK_REQUIRES(pool->lock) {
   // Out of the lists first: once it is unmapped, another pool may get its addresses and with them its descriptor.
   uintptr_t base = superslab->base;
   uint32_t dirty = superslab->dirty_map;
-  unlink_by_free(pool, superslab);
-  set_dirty_map(pool, superslab, 0);
-  superslab->free_map = 0;
+  set_maps(pool, superslab, 0, 0, 0);
   if (pool->os->unmap((void *)base, HAK_SUPERSLAB_BYTES)) {
     hak_registry_uncover(pool->os, base);
     // The next one goes here again, and not ever further down: each place costs a region, or a part of one.
@@ -223,9 +233,7 @@ static bool unmap_locked(struct hak_pool *pool, struct hak_superslab *superslab)
     return true;
   }
   hak_poison((void *)base, HAK_SUPERSLAB_BYTES);
-  superslab->free_map = HAK_SUPERSLAB_ALL_FREE;
-  link_by_free(pool, superslab);
-  set_dirty_map(pool, superslab, dirty);
+  set_maps(pool, superslab, HAK_SUPERSLAB_ALL_FREE, dirty, 0);
   return false;
 }
 
@@ -244,7 +252,7 @@ static size_t return_locked(struct hak_pool *pool, struct hak_superslab *supersl
 static void tick_locked(struct hak_pool *pool, uint64_t now) HAK_REQUIRES(pool->lock) {
   struct hak_superslab *superslab;
   int left = RETURNS_PER_TICK;
-  while (left-- != 0 && (superslab = pool->dirty_first) != NULL && superslab->used_ms <= now &&
+  while (left-- != 0 && (superslab = pool->oldest_unused) != NULL && superslab->used_ms <= now &&
          now - superslab->used_ms >= hak_retain_delay_ms(&pool->retain)) {
     hak_retain_gave_back_late(&pool->retain, return_locked(pool, superslab, now));
   }
@@ -254,7 +262,7 @@ static void tick_locked(struct hak_pool *pool, uint64_t now) HAK_REQUIRES(pool->
 static void give_back_excess_locked(struct hak_pool *pool, uint64_t now) HAK_REQUIRES(pool->lock) {
   struct hak_superslab *superslab;
   int left = RETURNS_PER_TICK;
-  while (left-- != 0 && hak_retain_excess(&pool->retain) != 0 && (superslab = pool->dirty_first) != NULL &&
+  while (left-- != 0 && hak_retain_excess(&pool->retain) != 0 && (superslab = pool->oldest_unused) != NULL &&
          superslab->used_ms <= now) {
     hak_retain_gave_back_early(&pool->retain, return_locked(pool, superslab, now));
   }
@@ -301,12 +309,8 @@ static uintptr_t take_locked(struct hak_pool *pool, struct hak_superslab *supers
   bool dirty = hak_pool_count_whole(pool, base, n_slabs, n_dirty * HAK_SLAB_BYTES);
   if (zeroed != NULL) *zeroed = !dirty;
 
-  unlink_by_free(pool, superslab);
-  superslab->free_map &= ~mask;
-  link_by_free(pool, superslab);
   // What is left is likely to be taken next.
-  superslab->used_ms = now;
-  set_dirty_map(pool, superslab, superslab->dirty_map & ~mask);
+  set_maps(pool, superslab, superslab->free_map & ~mask, superslab->dirty_map & ~mask, now);
   hak_add_relaxed(&pool->n_slabs_used, n_slabs);
   return base;
 }
@@ -314,14 +318,15 @@ static uintptr_t take_locked(struct hak_pool *pool, struct hak_superslab *supers
 uintptr_t hak_pool_acquire(struct hak_pool *pool, size_t n_slabs, bool hot, bool *zeroed) {
   HAK_CHECK(hak_is_power_of_two(n_slabs) && n_slabs <= HAK_SUPERSLAB_SLABS);
   hak_pool_lock(pool);
+  // Where nothing is unused, and nothing will be that one run is not taken of, the time does not matter.
+  bool needs_time = pool->oldest_unused != NULL || hot || hak_load_relaxed(&pool->thp) == HAK_THP_ALWAYS;
+  uint64_t now = needs_time ? pool->os->now_ms() : 0;
   struct hak_superslab *superslab = find_locked(pool, n_slabs);
-  if (superslab == NULL && ((hot && grow_locked(pool, 2)) || grow_locked(pool, 1))) {
+  if (superslab == NULL && ((hot && grow_locked(pool, 2, now)) || grow_locked(pool, 1, now))) {
     superslab = find_locked(pool, n_slabs);
   }
   bool populates = superslab != NULL && takes_for_populating_locked(pool, superslab, hot);
-  if (populates) set_dirty_map(pool, superslab, HAK_SUPERSLAB_ALL_FREE);
-  // Where nothing is dirty, the time does not matter.
-  uint64_t now = pool->dirty_first == NULL ? 0 : pool->os->now_ms();
+  if (populates) set_maps(pool, superslab, HAK_SUPERSLAB_ALL_FREE, HAK_SUPERSLAB_ALL_FREE, now);
   uintptr_t base = superslab == NULL ? 0 : take_locked(pool, superslab, n_slabs, zeroed, now);
   tick_locked(pool, now);
   hak_pool_unlock(pool);
@@ -335,11 +340,9 @@ void hak_pool_release(struct hak_pool *pool, uintptr_t base, size_t n_slabs, boo
   struct hak_superslab *superslab = hak_superslab_descriptor(base);
   uint32_t mask = hak_superslab_mask((base >> HAK_SLAB_SHIFT) % HAK_SUPERSLAB_SLABS, n_slabs);
   HAK_CHECK((superslab->free_map & mask) == 0);
-  unlink_by_free(pool, superslab);
-  superslab->free_map |= mask;
-  superslab->used_ms = now;
-  link_by_free(pool, superslab);
-  if (dirty) set_dirty_map(pool, superslab, superslab->dirty_map | mask);
+  set_maps(pool, superslab, superslab->free_map | mask, superslab->dirty_map | (dirty ? mask : 0), now);
+  // What is clean and wholly free only holds address space, and descriptors in the registry.
+  if (superslab->free_map == HAK_SUPERSLAB_ALL_FREE && superslab->dirty_map == 0) (void)unmap_locked(pool, superslab);
   hak_sub_relaxed(&pool->n_slabs_used, n_slabs);
   give_back_excess_locked(pool, now);
   tick_locked(pool, now);
@@ -358,22 +361,17 @@ size_t hak_pool_trim(struct hak_pool *pool, size_t keep_bytes) {
   size_t kept = 0;
   size_t returned = 0;
   hak_pool_lock(pool);
-  // What cannot be purged goes to the end of the list, where it is not met again.
-  struct hak_superslab *last = pool->dirty_last;
+  // What cannot be given back goes to the end of the list, where it is not met again.
+  struct hak_superslab *last = pool->youngest_unused;
   struct hak_superslab *next;
-  for (struct hak_superslab *superslab = pool->dirty_first; superslab != NULL; superslab = next) {
-    next = superslab == last ? NULL : superslab->dirty_next;
+  for (struct hak_superslab *superslab = pool->oldest_unused; superslab != NULL; superslab = next) {
+    next = superslab == last ? NULL : superslab->younger;
     size_t bytes = dirty_bytes(superslab);
-    if (kept + bytes <= keep_bytes) {
+    if (bytes != 0 && kept + bytes <= keep_bytes) {
       kept += bytes;
     } else {
       returned += return_locked(pool, superslab, now);
     }
-  }
-  // What is wholly free and was purged before only holds address space.
-  for (struct hak_superslab *superslab = pool->by_free[HAK_SUPERSLAB_SLABS]; superslab != NULL; superslab = next) {
-    next = superslab->next;
-    if (superslab->dirty_map == 0) (void)unmap_locked(pool, superslab);
   }
   hak_retain_trimmed(&pool->retain);
   hak_pool_unlock(pool);

@@ -42,8 +42,9 @@ struct hak_pool {
   // SuperSlabs by their number of free slabs, 1 to 32; bit n of with_free says that by_free[n] is not empty.
   uint64_t with_free;
   struct hak_superslab *by_free[HAK_SUPERSLAB_SLABS + 1];
-  // SuperSlabs with free slabs that may hold pages, the longest unused first.
-  struct hak_superslab *dirty_first, *dirty_last;
+  // SuperSlabs that have something to give back, free slabs that may hold pages or all of their address space, by when
+  // a slab of them was last taken or freed.
+  struct hak_superslab *oldest_unused, *youngest_unused;
   uintptr_t last_mapped;  // where the next SuperSlab would be a neighbour, from below
   uint32_t thp;           // atomic, relaxed: enum hak_thp; may change at any time
   bool cannot_populate;   // atomic, relaxed: the operating system has refused to once

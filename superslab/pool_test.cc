@@ -29,7 +29,7 @@ using Pool = hak_test::PoolTest;
 
 TEST_F(Pool, MapsNothingBeforeTheFirstRequest) { EXPECT_EQ(hak_os_fake_count(HAK_OS_FAKE_MAP), 0u); }
 
-TEST_F(Pool, AsksForTheTimeOnlyWhereThereAreDirtySlabs) {
+TEST_F(Pool, AsksForTheTimeOnlyWhereSomethingIsUnused) {
   uintptr_t first = Acquire(1);
   uintptr_t second = Acquire(1);
   EXPECT_EQ(hak_os_fake_count(HAK_OS_FAKE_NOW), 0u);
@@ -199,6 +199,42 @@ TEST_F(Pool, LetsAWhollyFreeSuperslabLeaveAfterTheDecayTime) {
   hak_pool_tick(&pool_);
   EXPECT_EQ(pool_.n_superslabs, 0u);
   EXPECT_EQ(hak_os_fake_mapped_bytes(), mapped - HAK_SUPERSLAB_BYTES);
+}
+
+TEST_F(Pool, LetsAWhollyFreeSuperslabWithoutPagesLeaveAtOnce) {
+  const uintptr_t clean = Acquire(32);
+  EXPECT_EQ(pool_.n_superslabs, 1u);
+  hak_pool_release(&pool_, clean, 32, false);
+  EXPECT_EQ(pool_.n_superslabs, 0u);
+}
+
+TEST_F(Pool, LetsAnUnusedNeighbourLeaveAfterTheDecayTime) {
+  const uintptr_t slab = hak_pool_acquire(&pool_, 1, true, nullptr);
+  EXPECT_EQ(pool_.n_superslabs, 2u);
+  hak_os_fake_advance_ms(HAK_POOL_PURGE_DELAY_MS - 1);
+  hak_pool_tick(&pool_);
+  EXPECT_EQ(pool_.n_superslabs, 2u);
+  hak_os_fake_advance_ms(1);
+  hak_pool_tick(&pool_);
+  EXPECT_EQ(pool_.n_superslabs, 1u);
+  Release(slab);
+}
+
+// A slab that is freed without pages makes its SuperSlab the youngest, so that older ones stand before it.
+TEST_F(Pool, LooksAtTheLongestUnusedFirst) {
+  std::vector<uintptr_t> first = AcquireMany(kAll);
+  std::vector<uintptr_t> second = AcquireMany(kAll);
+  Release(first[0]);
+  Release(second[0]);
+  hak_os_fake_advance_ms(HAK_POOL_PURGE_DELAY_MS / 2);
+  hak_pool_release(&pool_, first[1], 1, false);
+  hak_os_fake_advance_ms(HAK_POOL_PURGE_DELAY_MS / 2);
+  hak_pool_tick(&pool_);
+  EXPECT_EQ(hak_os_fake_purged_bytes(), kSlab) << "the second one's";
+  first.erase(first.begin(), first.begin() + 2);
+  second.erase(second.begin());
+  ReleaseAll(first);
+  ReleaseAll(second);
 }
 
 TEST_F(Pool, KeepsWhatIsUsedAgainWithinTheDecayTime) {

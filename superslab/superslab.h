@@ -14,20 +14,20 @@ extern "C" {
 
 //   0        8          12         16        24        32          40          48            56
 //   +--------+----------+----------+---------+---------+-----------+-----------+-------------+
-//   | base   | free map |dirty map | used_ms |  next   |  prev     | dirty_next| dirty_prev  |
+//   | base   | free map |dirty map | used_ms |  next   |  prev     |  younger  |   older     |
 //   +--------+----------+----------+---------+---------+-----------+-----------+-------------+
 //
 // All fields belong to the pool and are guarded by its lock. Invariants:
 //   free_map == 0         <=> in no list of the pool
 //   dirty_map & ~free_map == 0: only free slabs count as dirty, that is, as holding pages that could be purged
-//   dirty_map != 0        <=> in the pool's list of dirty SuperSlabs
+//   dirty_map != 0, or all free <=> in the pool's list of unused SuperSlabs
 struct hak_superslab {
   uintptr_t base;
   uint32_t free_map;   // bit i: slab i is free
   uint32_t dirty_map;  // bit i: slab i is free and may hold pages
-  uint64_t used_ms;    // dirty: when a slab was last taken or freed
+  uint64_t used_ms;    // unused: when a slab was last taken or freed
   struct hak_superslab *next, *prev;
-  struct hak_superslab *dirty_next, *dirty_prev;
+  struct hak_superslab *younger, *older;  // unused
 };
 
 static_assert(sizeof(struct hak_superslab) == 56, "a cache line, but for what the registry has there");
