@@ -397,10 +397,18 @@ void hak_heap_tick(struct hak_cache *cache) {
   struct hak_heap *heap = cache->heap;
   const struct hak_retain *retain = &heap->set->pool->retain;
   uint64_t now = retain->os->now_ms();
-  if (now - hak_load_relaxed(&heap->decayed_ms) < hak_retain_delay_ms(retain) / 2) return;
+  uint64_t interval_ms = hak_retain_delay_ms(retain) / 2;
+  // A visitor may have done a part of it, but not what concerns the cache.
+  bool cache_is_due = now - heap->ticked_ms >= interval_ms;
+  bool heap_is_due = now - hak_load_relaxed(&heap->decayed_ms) >= interval_ms;
+  if (!cache_is_due && !heap_is_due) return;
   hak_heap_enter(cache);
-  hak_recent_return(cache);
-  hak_heap_decay(heap, now);
-  look_for_unused_kinds(cache);
+  if (cache_is_due) {
+    heap->ticked_ms = now;
+    hak_recent_return(cache);
+  }
+  size_t n_looks = HAK_DECAY_LOOKS;
+  if (heap_is_due) (void)hak_heap_decay(heap, now, &n_looks);
+  if (cache_is_due) look_for_unused_kinds(cache);
   hak_heap_leave(cache);
 }

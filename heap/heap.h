@@ -45,6 +45,9 @@ struct hak_bin {
 // threads are short starts the next one soon, and a heap that was dissolved has to be filled anew.
 #define HAK_HEAP_ORPHAN_GRACE_MS 10
 
+// So many slabs one tick looks at, of all heaps together: some milliseconds, for which others may have to wait.
+#define HAK_DECAY_LOOKS 128
+
 struct hak_heap {
   struct hak_bin bin[HAK_KINDS];
   struct hak_heap_set *set;
@@ -59,7 +62,8 @@ struct hak_heap {
   uint32_t id;
   uint32_t n_spares;
   uint32_t least_spares;             // since decayed_ms
-  uint64_t decayed_ms;               // atomic
+  uint64_t decayed_ms;               // atomic; by the owner or a visitor
+  uint64_t ticked_ms;                // by the owner
   uintptr_t spare[HAK_HEAP_SPARES];  // a run's base, and in its low bits its slabs; the oldest first
   // What other threads write, on a cache line of its own.
   struct hak_slab_remote *mail __attribute__((aligned(64)));  // atomic; slabs with remotely freed blocks
@@ -82,7 +86,7 @@ struct hak_heap_set {
   uint32_t n_threadless;         // atomic; written under the lock; orphans, husks and the public heap
   uint32_t n_mailed;             // atomic; slabs that were mailed to those since their mail was collected, about
   struct hak_heap *public_heap;  // made with the first heap
-  // Bit k: the public heap may have an awake slab of kind k. Atomic, relaxed: a hint that saves the lock.
+  // Bit k: the public heap may have a slab of kind k with free blocks. Atomic, relaxed: a hint that saves the lock.
   uint64_t public_kinds[HAK_KINDS / 64];
 };
 
@@ -126,13 +130,13 @@ size_t hak_heap_trim(struct hak_cache *cache);
 // free blocks.
 void hak_heap_tick(struct hak_cache *cache);
 
-// The same for all heaps whose threads have not done it themselves for half of the decay time, and those without a
-// thread. `cache` is the calling thread's, or NULL. Does nothing when called again within half of that time. Cost: the
-// set's locks, a system call if there are other threads.
+// The same, but for the caches, for all heaps whose threads have not done it themselves for half of the decay time, and
+// those without a thread. `cache` is the calling thread's, or NULL. Does nothing when called again within half of that
+// time, unless there was too much for one call. Cost: the set's locks, a system call if there are other threads.
 void hak_heap_set_tick(struct hak_heap_set *set, const struct hak_cache *cache);
 
-// Does what hak_heap_trim does, but for the slabs that malloc takes from, for all other heaps; `cache` is the calling
-// thread's, or NULL. A heap whose thread is just then at work on it is left out.
+// Does what hak_heap_trim does, but for the slabs that malloc takes from and recent blocks, for all other heaps;
+// `cache` is the calling thread's, or NULL. A heap whose thread is just then at work on it is left out.
 size_t hak_heap_set_trim(struct hak_heap_set *set, const struct hak_cache *cache);
 
 // For fork. Before: waits until no thread but the calling one is at work on its heap, and takes the set's locks. After:

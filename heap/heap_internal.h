@@ -45,8 +45,12 @@ void hak_unused_forget(struct hak_heap *heap, struct hak_slab *slab);
 // operating system; the number of bytes that the latter are.
 size_t hak_heap_release_unused(struct hak_heap *heap);
 
-// What hak_heap_tick does, at the time `now`.
-void hak_heap_decay(struct hak_heap *heap, uint64_t now);
+// Returns only the former: a few for each kind, so that it does not take long.
+void hak_heap_release_empty(struct hak_heap *heap);
+
+// What hak_heap_tick does for the slabs and spares that are due at the time `now`. False if *n_looks, of which each
+// look at a slab takes one, came to its end: then it goes on with the next tick.
+bool hak_heap_decay(struct hak_heap *heap, uint64_t now, size_t *n_looks);
 
 // strip.c: the parts of a slab, and which of them hold pages. The caller owns the slab.
 
@@ -92,8 +96,8 @@ void hak_heap_abandon(struct hak_cache *cache);
 // Gives up a heap whose thread does not exist any more, and was perhaps at work on it. Called with the visit lock.
 void hak_heap_forget(struct hak_heap *heap);
 
-// Returns what has stayed unused for the decay time of the heaps that no thread owns.
-void hak_threadless_decay(struct hak_heap_set *set, uint64_t now);
+// Returns what has stayed unused for the decay time of the heaps that no thread owns; `n_looks` as for hak_heap_decay.
+void hak_threadless_decay(struct hak_heap_set *set, uint64_t now, size_t *n_looks);
 
 // Returns all that is unused of the heaps that no thread owns; the number of bytes.
 size_t hak_threadless_trim(struct hak_heap_set *set);
@@ -105,7 +109,7 @@ void hak_threadless_mailed(struct hak_heap_set *set, uint32_t n_slabs);
 // Gives a slab to another heap. The caller owns the slab, and holds the set's lock if either heap has no thread.
 void hak_slab_change_owner(struct hak_slab *slab, struct hak_heap *heap);
 
-// Takes an awake slab of `kind` that a thread left behind, or NULL.
+// Takes a slab of `kind` with free blocks that a thread left behind, or NULL.
 struct hak_slab *hak_public_take(struct hak_heap *heap, size_t kind);
 
 #endif  // HAKMEM_HEAP_HEAP_INTERNAL_H_

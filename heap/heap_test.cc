@@ -77,6 +77,35 @@ TEST_F(Heap, CarvesABatchForAHotKind) {
   thread.FreeAll(blocks);
 }
 
+TEST_F(Heap, CarvesAPageWhereTheLimitHasNoRoomForABatch) {
+  const uint32_t kind = 16;
+  Start(4096, 40, false);
+  Thread thread(&heaps_);
+  std::vector<void *> blocks = thread.MallocMany(kind, ClassOf(kind).n_blocks);
+  pool_.retain.limit.max_bytes = pool_.retain.limit.held_bytes + 4096;
+  blocks.push_back(thread.Malloc(kind));
+  ASSERT_NE(blocks.back(), nullptr);
+  EXPECT_EQ(SlabOf(blocks.back())->uncarved, HAK_STRIPS_ALL & ~1);
+  pool_.retain.limit.max_bytes = HAK_LIMIT_NONE;
+  thread.FreeAll(blocks);
+}
+
+TEST_F(Heap, UsesASpareWhereTheLimitIsReached) {
+  Thread thread(&heaps_);
+  std::vector<void *> blocks = thread.MallocSlab(kKind);
+  std::vector<void *> more = thread.MallocSlab(kKind);
+  void *of_current = thread.Malloc(kKind);
+  thread.FreeAll(blocks);
+  thread.FreeAll(more);
+  ASSERT_NE(thread.cache.heap->n_spares, 0u);
+  pool_.retain.limit.max_bytes = pool_.retain.limit.held_bytes;
+  void *p = thread.Malloc(kKind + 1);
+  EXPECT_NE(p, nullptr);
+  pool_.retain.limit.max_bytes = HAK_LIMIT_NONE;
+  thread.Free(p);
+  thread.Free(of_current);
+}
+
 // Freeing
 
 TEST_F(Heap, HandsTheBlocksOfTheCurrentSlabOutLastInFirstOut) {

@@ -91,7 +91,8 @@ static void dissolve_locked(struct hak_heap_set *set, struct hak_heap *heap) HAK
     if (heap->bin[kind].current != NULL) hak_bin_return_current(heap, kind, &heap->list[kind]);
   }
   hak_mail_drain(heap);
-  (void)hak_heap_release_unused(heap);
+  // Free strips have time: whoever is here has come for a slab, and others wait for the lock.
+  hak_heap_release_empty(heap);
   for (size_t kind = 0; kind < HAK_KINDS; ++kind) {
     give_to_public_locked(set, heap, &heap->bin[kind].slabs[HAK_SLAB_AWAKE]);
     give_to_public_locked(set, heap, &heap->bin[kind].slabs[HAK_SLAB_SPARSE]);
@@ -104,7 +105,7 @@ static void dissolve_locked(struct hak_heap_set *set, struct hak_heap *heap) HAK
 // Dissolves the oldest orphan if it has been one for so long.
 static bool dissolve_old_locked(struct hak_heap_set *set, uint64_t now, uint64_t age_ms) HAK_REQUIRES(set->lock) {
   struct hak_heap *oldest = set->oldest_orphan;
-  if (oldest == NULL || now - oldest->orphaned_ms < age_ms) return false;
+  if (oldest == NULL || oldest->orphaned_ms + age_ms > now) return false;
   dissolve_locked(set, oldest);
   return true;
 }
@@ -128,11 +129,12 @@ HAK_COLD void hak_threadless_mailed(struct hak_heap_set *set, uint32_t n_slabs) 
 struct hak_slab *hak_public_take(struct hak_heap *heap, size_t kind) {
   struct hak_heap_set *set = heap->set;
   bool in_public = (hak_load_relaxed(&set->public_kinds[kind / 64]) >> (kind % 64) & 1) != 0;
-  bool nothing = !in_public && hak_load_relaxed(&set->n_mailed) == 0 && hak_load_relaxed(&set->newest_orphan) == NULL;
+  uint32_t n_mailed = hak_load_relaxed(&set->n_mailed);
+  bool nothing = !in_public && n_mailed == 0 && hak_load_relaxed(&set->newest_orphan) == NULL;
   if (nothing) return NULL;
   hak_lock(&set->lock);
   struct hak_slab *slab = public_take_locked(set, heap, kind);
-  if (slab == NULL && hak_load_relaxed(&set->n_mailed) != 0) {
+  if (slab == NULL && n_mailed > hak_load_relaxed(&set->n_threadless) / HEAPS_PER_MAIL) {
     collect_mail_locked(set);
     slab = public_take_locked(set, heap, kind);
   }
@@ -249,12 +251,12 @@ void hak_heap_forget(struct hak_heap *heap) {
 
 // Decay and trim
 
-void hak_threadless_decay(struct hak_heap_set *set, uint64_t now) {
+void hak_threadless_decay(struct hak_heap_set *set, uint64_t now, size_t *n_looks) {
   hak_lock(&set->lock);
   while (dissolve_old_locked(set, now, hak_retain_delay_ms(&set->pool->retain))) {
   }
   collect_mail_locked(set);
-  if (set->public_heap != NULL) hak_heap_decay(set->public_heap, now);
+  if (set->public_heap != NULL) (void)hak_heap_decay(set->public_heap, now, n_looks);
   hak_unlock(&set->lock);
 }
 

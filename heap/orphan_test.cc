@@ -176,4 +176,37 @@ TEST_F(Heap, AThreadThatNeedsASlabLeavesAnOrphanForAMomentToItsSuccessor) {
   other.Free(p);
 }
 
+// It has time, and who needs a slab has not.
+TEST_F(Heap, WhatAnEndedThreadLeftUnusedGoesBackWithATickAndNotWhenASlabIsTaken) {
+  Thread other(&heaps_);
+  auto ended = std::make_unique<Thread>(&heaps_);
+  std::vector<void *> blocks = ended->MallocSlab(kKind);
+  void *of_current = ended->Malloc(kKind);
+  for (size_t i = 1; i < blocks.size(); ++i) ended->Free(blocks[i]);
+  ended.reset();
+  hak_os_fake_advance_ms(HAK_HEAP_ORPHAN_GRACE_MS);
+  void *p = other.Malloc(kKind + 1);
+  EXPECT_EQ(heaps_.oldest_orphan, nullptr) << "it was searched for slabs of that kind";
+  EXPECT_EQ(hak_os_fake_purged_bytes(), 0u);
+  hak_os_fake_advance_ms(HAK_POOL_PURGE_DELAY_MS);
+  hak_heap_set_tick(&heaps_, &other.cache);
+  EXPECT_GE(hak_os_fake_purged_bytes(), HAK_SLAB_BYTES - 4096);
+  other.Free(p);
+  other.Free(blocks[0]);
+  other.Free(of_current);
+}
+
+// The tick may have read the clock before the thread ended.
+TEST_F(Heap, AThreadThatEndedAfterATickBeganStaysAnOrphan) {
+  Thread other(&heaps_);
+  auto ended = std::make_unique<Thread>(&heaps_);
+  void *live = ended->Malloc(kKind);
+  hak_os_fake_advance_ms(HAK_POOL_PURGE_DELAY_MS);
+  ended.reset();
+  ++heaps_.oldest_orphan->orphaned_ms;
+  hak_heap_set_tick(&heaps_, &other.cache);
+  EXPECT_NE(heaps_.oldest_orphan, nullptr);
+  other.Free(live);
+}
+
 }  // namespace

@@ -7,6 +7,7 @@
 #include "base/bits.h"
 #include "heap/heap_inline.h"
 #include "heap/heap_internal.h"
+#include "platform/lock.h"
 #include "platform/report.h"
 
 // What one slot may hold back: blocks, and bytes of them.
@@ -127,7 +128,11 @@ void hak_outbox_add(struct hak_cache *cache, void *p, size_t kind, const char *f
     uint64_t word = hak_load_relaxed(&hak_slab_remote_at(base)->word);
     if (HAK_UNLIKELY(HAK_REMOTE_HEAD(word) == block)) hak_fatal_misuse(function, p, HAK_MISUSE_DOUBLE_FREE);
     hak_block_poison(block, kind);
+    // A fork must not catch it halfway, and holds this lock; threads with a heap are inside of it.
+    struct hak_heap_set *set = hak_load_relaxed(&hak_slab_remote_at(base)->owner)->set;
+    hak_lock(&set->visit_lock);
     hak_remote_publish(base, block, block, 1);
+    hak_unlock(&set->visit_lock);
     return;
   }
   struct hak_outbox_slot *slot = hak_outbox_slot_of(cache, base);

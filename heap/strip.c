@@ -77,18 +77,27 @@ static uintptr_t link_shuffled(const struct hak_slab *slab, uintptr_t block, uin
   return head;
 }
 
+// Counts the pages of those of `strips` that hold none yet. False if the limit (limit.h) does not allow for them.
+static bool take_fresh_pages(struct hak_heap *heap, const struct hak_slab *slab, uint16_t strips) {
+  uint32_t fresh = strips & ~(uint32_t)slab->dirty;
+  if (fresh == 0) return true;
+  size_t bytes = (size_t)hak_count_bits(fresh) << strip_shift(slab);
+  if (!hak_limit_take(&heap->set->pool->retain.limit, bytes)) return false;
+  hak_retain_took_pages(&heap->set->pool->retain, bytes, bytes);
+  return true;
+}
+
 bool hak_strip_carve(struct hak_heap *heap, struct hak_slab *slab, uintptr_t *list) {
   if (slab->uncarved == 0) return false;
   size_t first;
   size_t n_uncarved = hak_lowest_run(slab->uncarved, &first);
   size_t n = strips_per_carve(heap, slab, first, n_uncarved);
-  uint16_t mask = mask_of(first, n);
-  uint32_t fresh = mask & ~(uint32_t)slab->dirty;
-  if (fresh != 0) {
-    size_t fresh_bytes = (size_t)hak_count_bits(fresh) << strip_shift(slab);
-    if (!hak_limit_take(&heap->set->pool->retain.limit, fresh_bytes)) return false;
-    hak_retain_took_pages(&heap->set->pool->retain, fresh_bytes, fresh_bytes);
+  size_t n_least = hak_min(strips_per_page(heap, slab), n_uncarved);
+  if (!take_fresh_pages(heap, slab, mask_of(first, n))) {
+    if (n == n_least || !take_fresh_pages(heap, slab, mask_of(first, n_least))) return false;
+    n = n_least;
   }
+  uint16_t mask = mask_of(first, n);
   slab->uncarved &= (uint16_t)~mask;
   slab->dirty |= mask;
 

@@ -68,11 +68,11 @@ void hak_slab_release(struct hak_heap *heap, struct hak_slab *slab) {
 struct hak_slab *hak_slab_fresh(struct hak_heap *heap, const struct hak_class *geometry) {
   struct hak_bin *bin = &heap->bin[geometry->kind];
   bool zeroed = false;
-  // Address space without pages would be of no use.
-  size_t strip_bytes = (size_t)1 << hak_kind_strip_shift(geometry->kind);
-  if (hak_limit_refuses(&heap->set->pool->retain.limit, strip_bytes)) return NULL;
   uintptr_t base = take_spare(heap, geometry->n_slabs);
   if (base == 0) {
+    // Address space without pages would be of no use.
+    size_t strip_bytes = (size_t)1 << hak_kind_strip_shift(geometry->kind);
+    if (hak_limit_refuses(&heap->set->pool->retain.limit, strip_bytes)) return NULL;
     bool hot = bin->n_fresh >= HOT_RUNS && !heap->set->diet;
     base = hak_pool_acquire(heap->set->pool, geometry->n_slabs, hot, &zeroed);
     if (base == 0) return NULL;

@@ -57,11 +57,13 @@ void hak_unused_note(struct hak_heap *heap, struct hak_slab *slab) {
   set_purgeable(heap, slab, true);
   if (!slab->counted) return;
   struct hak_retain *retain = &heap->set->pool->retain;
-  if (heap->counted_bytes < hak_min(WALK_BYTES, retain->min_bytes) || hak_retain_excess(retain) == 0) return;
+  size_t walk_bytes = hak_min(WALK_BYTES, hak_load_relaxed(&retain->min_bytes));
+  if (heap->counted_bytes < walk_bytes || hak_retain_excess(retain) == 0) return;
   hak_retain_gave_back_early(retain, purge_older_half(heap));
 }
 
-static size_t release_unused_of(struct hak_heap *heap, struct hak_slab *slab) {
+// Returns to the pool what has no used blocks, and to the operating system, if `purges`, the free strips of the others.
+static size_t release_unused_of(struct hak_heap *heap, struct hak_slab *slab, bool purges) {
   size_t returned = 0;
   struct hak_slab *next;
   for (; slab != NULL; slab = next) {
@@ -69,46 +71,58 @@ static size_t release_unused_of(struct hak_heap *heap, struct hak_slab *slab) {
     if (hak_slab_used(slab) == 0 && hak_load_relaxed(&hak_slab_remote_at(slab->base)->word) == slab->base) {
       hak_bin_unlink(heap, slab);
       hak_slab_release(heap, slab);
-    } else if (is_purgeable(slab)) {
+    } else if (purges && is_purgeable(slab)) {
       returned += purge(heap, slab);
     }
   }
   return returned;
 }
 
-size_t hak_heap_release_unused(struct hak_heap *heap) {
+static size_t release_unused(struct hak_heap *heap, bool purges) {
   size_t returned = 0;
   for (size_t kind = 0; kind < HAK_KINDS; ++kind) {
-    returned += release_unused_of(heap, heap->bin[kind].slabs[HAK_SLAB_AWAKE]);
-    returned += release_unused_of(heap, heap->bin[kind].slabs[HAK_SLAB_SPARSE]);
+    returned += release_unused_of(heap, heap->bin[kind].slabs[HAK_SLAB_AWAKE], purges);
+    returned += release_unused_of(heap, heap->bin[kind].slabs[HAK_SLAB_SPARSE], purges);
     heap->bin[kind].n_fresh = 0;
   }
   hak_spares_release_oldest(heap, heap->n_spares);
   return returned;
 }
 
+size_t hak_heap_release_unused(struct hak_heap *heap) { return release_unused(heap, true); }
+
+void hak_heap_release_empty(struct hak_heap *heap) { (void)release_unused(heap, false); }
+
 // Decay
 
-static size_t decay_list(struct hak_heap *heap, struct hak_slab *slab, uint64_t now) {
+// Another thread may have read the clock later than the caller.
+static bool is_due(const struct hak_heap *heap, const struct hak_slab *slab, uint64_t now) {
+  int32_t age_ms = (int32_t)((uint32_t)now - slab->purgeable_ms);
+  return age_ms >= 0 && (uint32_t)age_ms >= hak_retain_delay_ms(&heap->set->pool->retain);
+}
+
+static size_t decay_list(struct hak_heap *heap, struct hak_slab *slab, uint64_t now, size_t *n_looks) {
   size_t returned = 0;
-  for (; slab != NULL; slab = slab->next) {
-    if (is_purgeable(slab) && (uint32_t)now - slab->purgeable_ms >= hak_retain_delay_ms(&heap->set->pool->retain)) {
-      returned += purge(heap, slab);
-    }
+  for (; slab != NULL && *n_looks != 0; slab = slab->next) {
+    if (!is_purgeable(slab) || !is_due(heap, slab, now)) continue;
+    returned += purge(heap, slab);
+    --*n_looks;
   }
   return returned;
 }
 
-void hak_heap_decay(struct hak_heap *heap, uint64_t now) {
-  hak_store_relaxed(&heap->decayed_ms, now);
+bool hak_heap_decay(struct hak_heap *heap, uint64_t now, size_t *n_looks) {
   if (heap->cache != NULL) hak_outbox_flush(heap->cache);
   hak_mail_drain(heap);
   size_t returned = 0;
   for (size_t kind = 0; kind < HAK_KINDS; ++kind) {
-    returned += decay_list(heap, heap->bin[kind].slabs[HAK_SLAB_AWAKE], now);
-    returned += decay_list(heap, heap->bin[kind].slabs[HAK_SLAB_SPARSE], now);
+    returned += decay_list(heap, heap->bin[kind].slabs[HAK_SLAB_AWAKE], now, n_looks);
+    returned += decay_list(heap, heap->bin[kind].slabs[HAK_SLAB_SPARSE], now, n_looks);
   }
   hak_retain_gave_back_late(&heap->set->pool->retain, returned);
+  if (*n_looks == 0) return false;
   hak_spares_release_oldest(heap, hak_min(heap->n_spares, heap->least_spares));
   heap->least_spares = heap->n_spares;
+  hak_store_relaxed(&heap->decayed_ms, now);
+  return true;
 }

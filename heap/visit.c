@@ -12,7 +12,7 @@
 //
 // One of the two sees what the other wrote, since the visitor's system call stands for both barriers; so the owner pays
 // for none. An owner that finds HAK_NO_OWNER waits for the visit lock. What it does without entering, the hot paths,
-// concerns the lists of its cache and the blocks of current slabs, and no visitor touches these.
+// concerns the lists of its cache, the blocks of current slabs and recent blocks, and no visitor touches these.
 //
 // In a fork's child the threads that do not exist any more are found outside; in a hot path at most, of which every
 // store leaves the lists whole: a block that is neither in a list nor in the program's hands is lost, and nothing more.
@@ -79,15 +79,18 @@ void hak_heap_set_tick(struct hak_heap_set *set, const struct hak_cache *cache) 
   uint64_t now = retain->os->now_ms();
   uint64_t ticked = hak_load_relaxed(&set->ticked_ms);
   if (now - ticked < hak_retain_delay_ms(retain) / 2 || !hak_cas_relaxed(&set->ticked_ms, &ticked, now)) return;
-  hak_threadless_decay(set, now);
+  size_t n_looks = HAK_DECAY_LOOKS;
+  hak_threadless_decay(set, now, &n_looks);
   hak_lock(&set->visit_lock);
   bool can_visit = keep_out_locked(set, cache, now - hak_retain_delay_ms(retain) / 2);
   for (struct hak_heap *heap = set->newest_attached; heap != NULL; heap = heap->older) {
     if (!is_visited(heap)) continue;
-    if (can_visit && is_outside(heap)) hak_heap_decay(heap, now);
+    if (can_visit && n_looks != 0 && is_outside(heap)) (void)hak_heap_decay(heap, now, &n_looks);
     readmit(heap);
   }
   hak_unlock(&set->visit_lock);
+  // What is left is due at once.
+  if (n_looks == 0) hak_store_relaxed(&set->ticked_ms, ticked);
 }
 
 size_t hak_heap_set_trim(struct hak_heap_set *set, const struct hak_cache *cache) {

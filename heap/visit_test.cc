@@ -26,6 +26,8 @@ namespace {
 
 using hak_test::ClassOf;
 using hak_test::kKind;
+using hak_test::kMidKind;
+using hak_test::SlabOf;
 using hak_test::Thread;
 
 constexpr size_t kSlabs = 20;  // more than a heap keeps as spares
@@ -83,6 +85,61 @@ TEST_F(Visit, ATickReturnsPagesThatASleepingThreadLeftUnusedForTheDecayTime) {
   EXPECT_EQ(hak_os_fake_purged_bytes(), HAK_SLAB_BYTES - 4096) << "all but the page of the block that is in use";
   sleeper.Free(kept);
   sleeper.Free(of_current);
+}
+
+// Nobody else waits longer than a few looks take.
+TEST_F(Visit, WhatIsTooMuchForOneTickGoesOnWithTheNext) {
+  Thread sleeper(&heaps_);
+  Thread visitor(&heaps_);
+  constexpr size_t kMany = HAK_DECAY_LOOKS + 10;
+  std::vector<void *> kept;
+  pool_.retain.min_bytes = SIZE_MAX;
+  for (void *p : sleeper.MallocMany(kKind, kMany * ClassOf(kKind).n_blocks + 1)) {
+    const bool is_kept = kept.empty() || SlabOf(kept.back()) != SlabOf(p);
+    if (is_kept) kept.push_back(p);
+    if (!is_kept) sleeper.Free(p);
+  }
+  constexpr size_t kOfSlab = HAK_SLAB_BYTES - 4096;
+  TickAfter(HAK_POOL_PURGE_DELAY_MS, visitor);
+  EXPECT_EQ(hak_os_fake_purged_bytes(), HAK_DECAY_LOOKS * kOfSlab);
+  TickAfter(0, visitor);
+  EXPECT_EQ(hak_os_fake_purged_bytes(), kMany * kOfSlab);
+  TickAfter(HAK_POOL_PURGE_DELAY_MS / 2 - 1, visitor);
+  EXPECT_EQ(hak_os_fake_count(HAK_OS_FAKE_BARRIER), 2u) << "there was time for all";
+  sleeper.FreeAll(kept);
+}
+
+// The visitor may have read the clock before the owner freed.
+TEST_F(Visit, WhatWasFreedAfterTheTickBeganIsNotDue) {
+  Thread sleeper(&heaps_);
+  Thread visitor(&heaps_);
+  std::vector<void *> blocks = sleeper.MallocSlab(kKind);
+  void *of_current = sleeper.Malloc(kKind);
+  hak_os_fake_advance_ms(HAK_POOL_PURGE_DELAY_MS);
+  for (size_t i = 1; i < blocks.size(); ++i) sleeper.Free(blocks[i]);
+  ASSERT_TRUE(SlabOf(blocks[0])->purgeable);
+  ++SlabOf(blocks[0])->purgeable_ms;
+  TickAfter(0, visitor);
+  EXPECT_EQ(hak_os_fake_count(HAK_OS_FAKE_BARRIER), 1u);
+  EXPECT_EQ(hak_os_fake_purged_bytes(), 0u);
+  sleeper.Free(blocks[0]);
+  sleeper.Free(of_current);
+}
+
+TEST_F(Visit, ThatAnotherThreadTickedFirstKeepsNoRecentBlocks) {
+  if (HAK_CONFIG_HARDENED) GTEST_SKIP() << "the hardened library has none";
+  Thread owner(&heaps_);
+  Thread visitor(&heaps_);
+  std::vector<void *> blocks = owner.MallocSlab(kMidKind);
+  blocks.push_back(owner.Malloc(kMidKind));
+  owner.Free(blocks[0]);
+  ASSERT_NE(owner.cache.recent[kMidKind - HAK_KIND_MID_FIRST], 0u);
+  TickAfter(HAK_POOL_PURGE_DELAY_MS, visitor);
+  EXPECT_NE(owner.cache.recent[kMidKind - HAK_KIND_MID_FIRST], 0u) << "a visitor leaves them alone";
+  hak_heap_tick(&owner.cache);
+  EXPECT_EQ(owner.cache.recent[kMidKind - HAK_KIND_MID_FIRST], 0u);
+  blocks.erase(blocks.begin());
+  owner.FreeAll(blocks);
 }
 
 TEST_F(Visit, ATickLeavesThreadsAloneThatTickThemselves) {

@@ -18,6 +18,9 @@
 // What did not pay is tried again when the other has taken so many times as long as it did.
 #define TIME_PER_TRY 16
 
+// SuperSlabs with the same number of free slabs in which a run is looked for.
+#define LOOKS_PER_COUNT 32
+
 #define META_CHUNK_BYTES ((size_t)64 * 1024)
 
 void hak_pool_init(struct hak_pool *pool, const struct hak_os *os) {
@@ -283,12 +286,14 @@ bool hak_pool_count_whole(struct hak_pool *pool, uintptr_t base, size_t n_slabs,
   return true;
 }
 
-// The fullest SuperSlab that has room, so that the emptier ones can become empty.
+// The fullest SuperSlab that has room, so that the emptier ones can become empty. Of as many free slabs, it looks at a
+// few only: among thousands all might have none side by side.
 static struct hak_superslab *find_locked(struct hak_pool *pool, size_t n_slabs) HAK_REQUIRES(pool->lock) {
   uint64_t candidates = pool->with_free & ~(((uint64_t)1 << n_slabs) - 1);
   while (candidates != 0) {
     unsigned n = (unsigned)__builtin_ctzl(candidates);
-    for (struct hak_superslab *superslab = pool->by_free[n]; superslab != NULL; superslab = superslab->next) {
+    struct hak_superslab *superslab = pool->by_free[n];
+    for (int left = LOOKS_PER_COUNT; superslab != NULL && left != 0; superslab = superslab->next, --left) {
       if (hak_superslab_runs(superslab->free_map, n_slabs) != 0) return superslab;
     }
     candidates &= candidates - 1;
