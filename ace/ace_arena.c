@@ -186,9 +186,14 @@ void *hak_ace_arena_malloc(struct hak_ace *ace, struct hak_ace_arena *arena, siz
   void *extent = NULL;
   lock_arena(arena);
   struct hak_ace_superslab *superslab = find_locked(arena, n_pages, align_pages);
-  if (superslab == NULL && grow) superslab = grow_locked(ace, arena);
-  if (superslab != NULL && may_take(ace, n_pages)) {
-    extent = take_locked(ace, arena, superslab, n_pages, align_pages, zeroed);
+  // Asked first: address space without pages would be of no use.
+  if ((superslab != NULL || grow) && may_take(ace, n_pages)) {
+    if (superslab == NULL) superslab = grow_locked(ace, arena);
+    if (superslab != NULL) {
+      extent = take_locked(ace, arena, superslab, n_pages, align_pages, zeroed);
+    } else {
+      hak_limit_give_back(&ace->pool->retain.limit, n_pages << HAK_ACE_PAGE_SHIFT);
+    }
   }
   unlock_arena(arena);
   return extent;

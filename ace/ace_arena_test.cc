@@ -234,6 +234,16 @@ TEST_F(AceTest, AnEmptySuperslabLeavesTheTierAfterTheDecayTime) {
   EXPECT_EQ(Superslabs(), 0u);
 }
 
+TEST_F(AceTest, WhatTheLimitRefusesTakesNoAddressSpace) {
+  pool_.retain.limit.max_bytes = kMiB - 1;
+  EXPECT_EQ(ArenaMalloc(kMiB), nullptr);
+  EXPECT_EQ(Superslabs(), 0u);
+  pool_.retain.limit.max_bytes = HAK_LIMIT_NONE;
+  hak_os_fake_fail(HAK_OS_FAKE_MAP, 1, SIZE_MAX);
+  EXPECT_EQ(ArenaMalloc(kMiB), nullptr);
+  EXPECT_EQ(pool_.retain.limit.held_bytes, 0u) << "what no SuperSlab could be had for";
+}
+
 TEST_F(AceTest, TrimKeepsWhatItIsToldToKeep) {
   char *keep = ArenaMalloc(36 * kKiB);
   ArenaFree(ArenaMalloc(kMiB));

@@ -428,11 +428,11 @@ void *hak_huge_malloc(struct hak_huge_heap *heap, size_t size, size_t alignment,
   if (mapping != NULL) mapping = adjust_cached(heap, mapping, bytes, alignment);
   bool clean = mapping == NULL || mapping->clean;
   if (mapping == NULL) {
-    took_fresh(heap, bytes);
     mapping = map_new(heap, bytes, alignment, held_bytes);
+    if (mapping == NULL && hak_huge_trim(heap, 0) != 0) mapping = map_new(heap, bytes, alignment, held_bytes);
+    if (mapping == NULL) return NULL;
+    took_fresh(heap, bytes);
   }
-  if (mapping == NULL && hak_huge_trim(heap, 0) != 0) mapping = map_new(heap, bytes, alignment, held_bytes);
-  if (mapping == NULL) return NULL;
   if (zeroed != NULL) *zeroed = clean;
   return make_live(heap, mapping);
 }

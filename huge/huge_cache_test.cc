@@ -34,6 +34,15 @@ TEST_F(HugeTest, WhatIsBeyondWhatTheProcessKeepsLeavesAtOnceUntilItIsMissed) {
   EXPECT_EQ(heap_.cached_bytes, 0u) << "it was not needed again";
 }
 
+TEST_F(HugeTest, WhatIsRefusedWasNotMissed) {
+  pool_.retain.min_bytes = 4 * kMiB;
+  Free(Malloc(10 * kMiB));
+  hak_os_fake_fail(HAK_OS_FAKE_MAP, 1, SIZE_MAX);
+  EXPECT_EQ(hak_huge_malloc(&heap_, 100 * kMiB, 16, nullptr), nullptr);
+  hak_os_fake_succeed();
+  EXPECT_EQ(pool_.retain.learned_bytes, 0u);
+}
+
 TEST_F(HugeTest, AFreedMappingServesTheNextRequestWithoutASystemCall) {
   char *p = Malloc(10 * kMiB);
   Free(p);

@@ -43,7 +43,7 @@ extern const uint8_t hak_mid_kinds[HAK_MID_SIZE_STEPS] HAK_HIDDEN;
 // The kind that serves `size`, HAK_MID_SIZE_MIN to HAK_MID_SIZE_MAX.
 static inline size_t hak_mid_kind(size_t size) { return hak_mid_kinds[(size - HAK_MID_SIZE_MIN) / HAK_MID_STEP]; }
 
-// The kind that serves `size`, HAK_MID_SIZE_MAX at most, aligned to `alignment`, a power of two of 16 or more; above
+// The kind that serves `size`, HAK_MID_SIZE_MAX at most, aligned to `alignment`, a power of two; above
 // HAK_KIND_MID_LAST if there is none. Blocks of B bytes are aligned to the largest power of two that divides B, to half
 // of it in runs of several slabs (heap/slab.h).
 static inline size_t hak_mid_kind_aligned(size_t size, size_t alignment) {

@@ -173,6 +173,16 @@ TEST(Realloc, KeepsContentAcrossEveryTierBorderBothWays) {
   }
 }
 
+TEST(Realloc, ByAByteMovesNothingLarge) {
+  for (size_t size : {100000, 1000000, 10000000}) {
+    void *p = Opaque(malloc(size));
+    const auto before = reinterpret_cast<uintptr_t>(p);
+    p = Opaque(realloc(p, size + 1));
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(p), before) << size;
+    free(p);
+  }
+}
+
 TEST(Realloc, OfNullIsMalloc) {
   void *p = Opaque(realloc(nullptr, 5000));
   ASSERT_NE(p, nullptr);

@@ -8,6 +8,7 @@
 
 #include "base/atomic.h"
 #include "base/bits.h"
+#include "platform/threads.h"
 
 // Below this a process is too small for a thread of its own.
 #define MIN_HELD_BYTES ((size_t)16 * 1024 * 1024)
@@ -29,10 +30,11 @@ static bool is_wanted(const struct hak_process *process) {
   return hak_load_relaxed(&process->config.background_purge) != 0;
 }
 
-// Allocates nothing and frees nothing, so that it never has a heap of its own.
+// Allocates nothing and frees nothing, so that it never has a heap of its own. A program whose threads have all ended,
+// the main thread by pthread_exit, ends with this one.
 static void *run(void *argument) {
   struct hak_process *process = argument;
-  while (is_wanted(process) && held_bytes(process) >= MIN_HELD_BYTES) {
+  while (is_wanted(process) && held_bytes(process) >= MIN_HELD_BYTES && !hak_is_last_thread()) {
     uint64_t rest_ms = hak_max(hak_retain_delay_ms(&process->pool.retain) / 2, MIN_REST_MS);
     struct timespec rest = {.tv_sec = (time_t)(rest_ms / 1000), .tv_nsec = (long)(rest_ms % 1000) * 1000000};
     (void)nanosleep(&rest, NULL);

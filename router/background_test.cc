@@ -1,6 +1,8 @@
 // The background thread, in a process with HAKMEM_BACKGROUND_PURGE=1 and a decay time of 20 ms (BUILD.bazel).
 #include <dirent.h>
 #include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -110,6 +112,23 @@ TEST(Background, AChildOfAForkGetsItsOwn) {
   ASSERT_EQ(waitpid(child, &status, 0), child);
   EXPECT_EQ(status, 0);
   FreeAll(left);
+}
+
+TEST(Background, AProgramWhoseThreadsHaveAllEndedEnds) {
+  pid_t child = fork();
+  if (child == 0) {
+    static std::vector<void *> left = PeakOf(64 * kMiB);
+    Becomes([] {
+      for (int i = 0; i < 100; ++i) hak_free(hak_malloc(3 * kMiB));
+      return CountThreads() == 2;
+    });
+    syscall(SYS_exit, 0);  // of the main thread alone: pthread_exit would unwind through GoogleTest
+  }
+  int status = -1;
+  const bool ended = Becomes([&] { return waitpid(child, &status, WNOHANG) == child; });
+  EXPECT_TRUE(ended);
+  EXPECT_EQ(status, 0);
+  if (!ended) kill(child, SIGKILL);
 }
 
 }  // namespace

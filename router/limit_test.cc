@@ -204,6 +204,29 @@ TEST_F(Limit, AllowsForGrowthInPlaceInAce) {
   EXPECT_LE(Held(), base_);
 }
 
+// There is nothing left for a block of the tier that it should be of.
+TEST_F(Limit, WhatReallocMakesSmallerGoesBackWhereItStays) {
+  for (size_t size : {20 * kMiB, kMiB}) {
+    SetLimit("64m");
+    errno = 0;
+    auto *p = static_cast<char *>(Malloc(size));
+    Block *all = nullptr;
+    (void)Fill(20 * kKiB, &all);
+    const size_t held = Held();
+    p = static_cast<char *>(hak_realloc(p, 30 * kKiB));
+    ASSERT_NE(p, nullptr);
+    EXPECT_EQ(p[30 * kKiB - 1], 0x5a);
+    EXPECT_EQ(errno, ENOMEM) << "of the last block that could not be had";
+    hak_trim(0);
+    EXPECT_LE(Held(), held - size / 2);
+    ExpectWithin(kLimit);
+    FreeAll(&all);
+    hak_free(p);
+    hak_trim(0);
+    EXPECT_LE(Held(), base_);
+  }
+}
+
 TEST_F(Limit, CountsHugeBlocksAsAWhole) {
   SetLimit("64m");
   errno = 0;

@@ -35,6 +35,7 @@ const struct hak_os *HAK_PROCESS_OS(void);
 
 static struct hak_process process;
 static bool process_ready;  // atomic
+static bool is_at_home;     // has_programs_libc; written before process_ready
 static bool exit_key_made;
 static pthread_key_t exit_key;
 
@@ -107,6 +108,7 @@ int hak_process_set(const char *name, const char *value) {
   struct hak_config changed = {.verbose = 0};
   int error = hak_config_parse(&changed, name, value);
   if (error != 0) return error;
+  changed.background_purge = changed.background_purge && is_at_home;
   // The pool's lock, since all of them are known to a fork.
   hak_pool_lock(&process.pool);
   hak_config_copy(&process.config, &changed, name);
@@ -142,7 +144,7 @@ static bool make_process(void) {
     hak_heap_set_init(&process.heaps, &process.pool, process.config.tiny_refill_count_hot, diet);
     hak_ace_init(&process.ace, &process.pool, diet);
     hak_huge_init(&process.huge, &process.pool, diet);
-    bool is_at_home = has_programs_libc();
+    is_at_home = has_programs_libc();
     process.config.background_purge = process.config.background_purge && is_at_home;
     exit_key_made = is_at_home && pthread_key_create(&exit_key, thread_ends) == 0;
     // Release: pairs with hak_process_get, publishes all of the above.

@@ -305,6 +305,14 @@ HAK_EXPORT void *hak_calloc(size_t n, size_t size) {
   return p;
 }
 
+// Makes block `p` as short as its own tier can, where the tier of `size` has no memory.
+static HAK_COLD void shrink(void *p, size_t size) {
+  struct hak_process *process = hak_process_get();
+  size_t kind = hak_registry_kind(p);
+  if (kind == HAK_KIND_ACE && !is_sealed(kind)) (void)hak_ace_resize(&process->ace, p, size);
+  if (kind == HAK_KIND_HUGE) (void)hak_huge_resize(&process->huge, p, size, false);
+}
+
 // Moves the content of block `p` of `old_bytes` into a block for `size` bytes.
 static void *move(void *p, size_t old_bytes, size_t size) {
   bool grows = size > old_bytes;
@@ -312,7 +320,8 @@ static void *move(void *p, size_t old_bytes, size_t size) {
   void *moved = hak_router_malloc(size);
   if (HAK_UNLIKELY(moved == NULL)) {
     if (grows) return NULL;
-    // A block that cannot become smaller is large enough.
+    // A block that cannot move is large enough.
+    shrink(p, size);
     errno = saved_errno;
     return p;
   }
@@ -342,7 +351,8 @@ static void *resize(struct hak_process *process, void *p, uint32_t entry, size_t
     if (may_stay(old_bytes, size)) return p;
   } else if (kind == HAK_KIND_ACE) {
     if (size > HAK_MID_SIZE_MAX && hak_ace_resize(&process->ace, p, size)) return p;
-  } else if (size >= HAK_HUGE_SIZE_MIN && size <= PTRDIFF_MAX) {
+  } else if (size <= PTRDIFF_MAX &&
+             (size >= HAK_HUGE_SIZE_MIN || (size > HAK_MID_SIZE_MAX && !process->config.ace_enabled))) {
     return hak_huge_resize(&process->huge, p, size, true);
   }
   return NULL;
@@ -381,8 +391,8 @@ static HAK_NOINLINE void *realloc_any(void *p, size_t size) {
 // What the public functions find out about a block of Tiny or Mid, which are frequent enough to deserve a short way:
 // its bytes. 0 for every other pointer, and where there is more to be done.
 static HAK_ALWAYS_INLINE size_t plain_block_bytes(const void *p) {
-  size_t kind = hak_registry_kind(p);
-  bool is_block = kind != HAK_KIND_NONE && kind <= HAK_KIND_MID_LAST && (uintptr_t)p % HAK_BLOCK_ALIGNMENT == 0;
+  size_t kind = hak_registry_kind(p);  // which looks at no bits of `p` beyond an address
+  bool is_block = kind != HAK_KIND_NONE && kind <= HAK_KIND_MID_LAST && hak_distance_is_of_block((uintptr_t)p);
   return HAK_CONFIG_HARDENED || HAK_POISON || !is_block ? 0 : bytes_of_kind(kind);
 }
 

@@ -425,6 +425,17 @@ TEST(RouterMisuse, AnUnalignedPointerStopsInEveryTier) {
   }
 }
 
+TEST(RouterMisuse, BitsAboveAnAddressStopInEveryTier) {
+  for (size_t size : kSizes) {
+    void *p = hak_malloc(size);
+    void *tagged = reinterpret_cast<void *>(reinterpret_cast<uintptr_t>(p) | uintptr_t{1} << 60);
+    EXPECT_EXIT(hak_free(tagged), ::testing::KilledBySignal(SIGABRT), "FATAL: free\\(0x[0-9a-f]+\\): ") << size;
+    EXPECT_EXIT(hak_realloc(tagged, size + 1), ::testing::KilledBySignal(SIGABRT), "FATAL: realloc\\(") << size;
+    EXPECT_EXIT(hak_usable_size(tagged), ::testing::KilledBySignal(SIGABRT), "FATAL: malloc_usable_size\\(") << size;
+    hak_free(p);
+  }
+}
+
 // Trim
 
 TEST(Router, TrimReturnsPagesOnceAndLeavesWhatIsLive) {

@@ -5,13 +5,13 @@
 // tiers count what they keep here. Up to a limit it stays until it was unused for the decay time; what is beyond goes
 // back at once, the longest unused first.
 //
-// The limit is learned. What went back early is remembered for a decay time, as a ghost: if the process takes fresh
-// memory meanwhile, it would have been better to keep as much, and the limit grows by twice that. So a program that
-// frees all it has once gives it back, and one that does so again and again soon keeps it. What stayed until the decay
-// time was over lowers the limit as fast. But memory that one tier keeps may be of no use to another, so that a
-// steady program might learn ever more: what was learned keeps the whole no larger than what was in use at the most
-// plus an eighth, or 16 MiB as long as that is no more than 64 MiB in all: what is split among kinds is larger in
-// proportion in a small process. (Ghost entries that move a limit are an idea of the ARC cache of Megiddo and Modha,
+// The limit is learned. What went back early is remembered for two decay times at most, as a ghost: if the process
+// takes fresh memory meanwhile, it would have been better to keep as much, and the limit grows by twice that. So a
+// program that frees all it has once gives it back, and one that does so again and again soon keeps it. What stayed
+// until the decay time was over lowers the limit as fast. But memory that one tier keeps may be of no use to another,
+// so that a steady program might learn ever more: what was learned keeps the whole no larger than what was in use at
+// the most plus an eighth, or 16 MiB as long as that is no more than 64 MiB in all: what is split among kinds is larger
+// in proportion in a small process. (Ghost entries that move a limit are an idea of the ARC cache of Megiddo and Modha,
 // FAST 2003.)
 //
 // All numbers are hints: atomic, relaxed, and a few slabs off when threads race. They are written when pages are taken

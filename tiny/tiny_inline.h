@@ -13,7 +13,7 @@ extern "C" {
 // large that the sum wraps, give 0, whose list is always empty.
 static HAK_ALWAYS_INLINE size_t hak_tiny_kind(size_t size) { return (size + 15) / 16; }
 
-// The kind that serves `size`, aligned to `alignment`, a power of two of 16 or more; above HAK_KIND_TINY_LAST if there
+// The kind that serves `size`, aligned to `alignment`, a power of two; above HAK_KIND_TINY_LAST if there
 // is none. Their sum does not wrap. A block of B bytes is aligned to the largest power of two that divides B.
 static HAK_ALWAYS_INLINE size_t hak_tiny_kind_aligned(size_t size, size_t alignment) {
   return hak_tiny_kind(hak_round_up(hak_max(size, 1), alignment));
