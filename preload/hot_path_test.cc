@@ -21,7 +21,7 @@
 
 namespace {
 
-// DESIGN.md, "The hot path".
+// DESIGN.md, "Budgets, and what guards them".
 constexpr size_t kMallocInstructions = 12;
 constexpr size_t kMallocBranches = 2;
 #if defined(__clang__)
