@@ -9,15 +9,10 @@ load("//bazel:system_repository.bzl", "system_repository")
 
 # Public Abseil labels that tests may name: package -> targets. The Debian package links all of them as one.
 _ABSL = {
-    "absl/base": ["core_headers"],
-    "absl/cleanup": ["cleanup"],
-    "absl/container": ["btree", "fixed_array", "flat_hash_map", "flat_hash_set", "inlined_vector", "node_hash_map"],
+    "absl/container": ["btree", "flat_hash_map"],
     "absl/flags": ["flag", "parse"],
     "absl/functional": ["function_ref"],
-    "absl/hash": ["hash"],
-    "absl/random": ["random"],
     "absl/strings": ["strings", "str_format"],
-    "absl/synchronization": ["synchronization"],
     "absl/time": ["time"],
     "absl/types": ["optional", "span"],
 }
