@@ -2,8 +2,10 @@
 #include "ace/ace.h"
 
 #include <gtest/gtest.h>
+#include <pthread.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
@@ -341,7 +343,12 @@ TEST_F(AceTest, BlocksThatOnlyOtherThreadsFreeAreUsedAgain) {
 TEST_F(AceTest, TheLocksMayBeTakenAndGivenBackAroundAFork) {
   char *p = Malloc(100 * kKiB);
   hak_ace_lock(&ace_);
+  for (hak_ace_arena &arena : ace_.arenas) EXPECT_EQ(pthread_mutex_trylock(&arena.lock.mutex), EBUSY);
   hak_ace_unlock(&ace_);
+  for (hak_ace_arena &arena : ace_.arenas) {
+    EXPECT_EQ(pthread_mutex_trylock(&arena.lock.mutex), 0);
+    pthread_mutex_unlock(&arena.lock.mutex);
+  }
   Free(p);
   EXPECT_EQ(Malloc(100 * kKiB), p);
   Free(p);

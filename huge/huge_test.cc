@@ -2,10 +2,12 @@
 #include "huge/huge.h"
 
 #include <gtest/gtest.h>
+#include <pthread.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
@@ -315,8 +317,10 @@ TEST_F(HugeTest, ThreadsThatHandBlocksAroundKeepThemIntact) {
 
 TEST_F(HugeTest, TheLockMayBeTakenAndGivenBackAroundAFork) {
   hak_huge_lock(&heap_);
+  EXPECT_EQ(pthread_mutex_trylock(&heap_.lock.mutex), EBUSY);
   hak_huge_unlock(&heap_);
-  Free(Malloc(2 * kMiB));
+  EXPECT_EQ(pthread_mutex_trylock(&heap_.lock.mutex), 0);
+  pthread_mutex_unlock(&heap_.lock.mutex);
 }
 
 // Misuse

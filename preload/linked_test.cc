@@ -105,13 +105,25 @@ TEST(Linked, RunningOutThrowsOrGivesNull) {
 }
 
 TEST(Linked, ThreadsPassBlocksOn) {
-  std::vector<void *> blocks(1000);
+  constexpr size_t kBytes = 200;
+  std::vector<char *> blocks(1000);
   std::thread([&] {
-    for (void *&block : blocks) block = malloc(200);
+    for (size_t i = 0; i < blocks.size(); ++i) {
+      blocks[i] = static_cast<char *>(malloc(kBytes));
+      memset(blocks[i], static_cast<char>(i), kBytes);
+    }
   }).join();
+  malloc_trim(0);
+  const size_t in_use = mallinfo2().uordblks;
   std::thread([&] {
-    for (void *block : blocks) free(block);
+    for (size_t i = 0; i < blocks.size(); ++i) {
+      EXPECT_EQ(Owner(blocks[i]), "tiny");
+      EXPECT_EQ(std::string(blocks[i], kBytes), std::string(kBytes, static_cast<char>(i)));
+      free(blocks[i]);
+    }
   }).join();
+  malloc_trim(0);
+  EXPECT_LE(mallinfo2().uordblks, in_use - blocks.size() * kBytes);
 }
 
 }  // namespace
