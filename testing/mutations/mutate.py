@@ -7,7 +7,8 @@
     testing/mutations/mutate.py --list
 
 A bug is one textual replacement; they are listed in mutations.json. Exit status 0 if every bug was caught, 1 if one
-survived, does not build, or does not apply (its text must occur exactly once), 2 for a wrong call.
+survived, does not build, or does not apply (its text must occur exactly once), or if a test does not pass without a
+bug, 2 for a wrong call.
 """
 
 import argparse
@@ -51,11 +52,26 @@ def bazel(tree, jobs, *arguments):
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
 
 
+def flags_of(mutation):
+    return (f"--config={mutation['config']}",) if "config" in mutation else ()
+
+
+def pass_without_bugs(tree, mutations, jobs):
+    """Whether the tests pass in the tree as it is: one that always fails would catch every bug."""
+    for flags in sorted({flags_of(mutation) for mutation in mutations}):
+        tests = sorted({mutation["test"] for mutation in mutations if flags_of(mutation) == flags})
+        result = bazel(tree, jobs, "test", "--keep_going", *flags, *tests)
+        if result.returncode != 0:
+            print(result.stdout)
+            return False
+    return True
+
+
 def run(tree, mutation, jobs):
     """What became of the bug: "caught", "SURVIVED" or "DOES NOT BUILD"."""
     path, text = apply(tree, mutation)
     try:
-        flags = [f"--config={mutation['config']}"] if "config" in mutation else []
+        flags = flags_of(mutation)
         if bazel(tree, jobs, "build", *flags, mutation["test"]).returncode != 0:
             return "DOES NOT BUILD"
         # 3 is Bazel's status for tests that failed, or hung.
@@ -91,6 +107,9 @@ def main():
         tree = pathlib.Path(folder)
         copy_tree(tree)
         try:
+            if not pass_without_bugs(tree, chosen, options.jobs):
+                print("a test does not pass without a bug")
+                return 1
             for mutation in chosen:
                 verdict = run(tree, mutation, options.jobs)
                 n_caught += verdict == "caught"
