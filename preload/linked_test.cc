@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <gtest/gtest.h>
 #include <malloc.h>
+#include <sys/resource.h>
 
 #include <cstdio>
 #include <cstdlib>
@@ -102,6 +103,22 @@ TEST(Linked, RunningOutThrowsOrGivesNull) {
   });
   EXPECT_THROW(Opaque(::operator new(too_large)), std::bad_alloc);
   EXPECT_EQ(calls, 3);
+}
+
+TEST(Linked, NewTriesAgainAfterItsHandler) {
+  constexpr size_t kGiB = size_t{1} << 30;
+  static rlimit unlimited;
+  ASSERT_EQ(getrlimit(RLIMIT_AS, &unlimited), 0);
+  const rlimit nothing = {0, unlimited.rlim_max};
+  std::set_new_handler([] {
+    std::set_new_handler(nullptr);
+    setrlimit(RLIMIT_AS, &unlimited);
+  });
+  ASSERT_EQ(setrlimit(RLIMIT_AS, &nothing), 0);
+  void *p = Opaque(::operator new(kGiB));
+  EXPECT_EQ(std::get_new_handler(), nullptr) << "it was not called";
+  EXPECT_EQ(Owner(p), "huge");
+  ::operator delete(p);
 }
 
 TEST(Linked, ThreadsPassBlocksOn) {
