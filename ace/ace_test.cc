@@ -214,15 +214,15 @@ TEST_F(AceTest, WhenTheSystemRefusesOtherArenasServe) {
   char *p = Malloc(kMiB + 900 * kKiB);
   EXPECT_EQ(p, nullptr);
   p = Malloc(kMiB);
+  EXPECT_NE(p, nullptr) << "there is room in the own arena";
   char *q = Malloc(kMiB);
-  EXPECT_NE(p, nullptr);
-  (void)q;
+  EXPECT_NE(q, nullptr) << "and in the other";
   hak_os_fake_succeed();
   hak_ace_free(&ace_, &other, first);
   hak_ace_cache_flush(&ace_, &other);
   Free(mine);
   Free(p);
-  if (q != nullptr) Free(q);
+  Free(q);
 }
 
 // One short life: what failed is skipped, all else is checked and freed.
