@@ -1,6 +1,7 @@
 // HAKMEM_LIMIT, options that change at run time, and what a trim says that it gave back.
 #include <errno.h>
 #include <gtest/gtest.h>
+#include <pthread.h>
 
 #include <algorithm>
 #include <atomic>
@@ -260,9 +261,13 @@ TEST_F(Limit, WhatASleepingThreadHasFreedIsUsed) {
 
 TEST_F(Limit, HoldsForThreadsTogether) {
   SetLimit("64m");
+  constexpr unsigned kThreads = 4;
   std::atomic<size_t> n_refused{0};
+  // All have what they could get before one frees it: they need more than there is.
+  pthread_barrier_t all_full;
+  pthread_barrier_init(&all_full, nullptr, kThreads);
   std::vector<std::thread> threads;
-  for (unsigned t = 0; t < 4; ++t) {
+  for (unsigned t = 0; t < kThreads; ++t) {
     threads.emplace_back([&, t] {
       std::mt19937 random(t);
       for (int round = 0; round < 4; ++round) {
@@ -280,11 +285,13 @@ TEST_F(Limit, HoldsForThreadsTogether) {
           all = block;
         }
         EXPECT_LE(Held(), kLimit);
+        pthread_barrier_wait(&all_full);
         FreeAll(&all);
       }
     });
   }
   for (std::thread &thread : threads) thread.join();
+  pthread_barrier_destroy(&all_full);
   ExpectWithin(kLimit);
   EXPECT_GT(n_refused, 0u);
   Block *all = nullptr;
