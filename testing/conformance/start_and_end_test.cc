@@ -163,7 +163,7 @@ sigjmp_buf back;
 void AllocatingHandler(int) {
   free(passed_by_handler);
   passed_by_handler = static_cast<char *>(malloc(100 * (1 + n_handled % 500)));
-  for (size_t size : {20, 2000, 70000, 2500000}) free(Opaque(malloc(size)));
+  for (size_t size : {20, 2000, 70000, 2500000}) free(memset(malloc(size), 'h', size));
   ++n_handled;
 }
 
@@ -200,16 +200,15 @@ TEST(Signals, AHandlerMayAllocateAndFreeWhereTheProgramWaits) {
       }
     }
   });
-  std::vector<char *> blocks(100);
+  std::vector<std::string> blocks(100);
   for (unsigned i = 0; n_handled < kSignals; ++i) {
-    char *&block = blocks[i % blocks.size()];
-    free(block);
-    block = static_cast<char *>(malloc(i % 5000));
+    std::string &block = blocks[i % blocks.size()];
+    EXPECT_EQ(block.find_first_not_of('p'), std::string::npos);
+    block = std::string(i % 5000, 'p');
     sigsuspend(&before);
   }
   sender.join();
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  for (char *block : blocks) free(block);
   free(passed_by_handler);
   passed_by_handler = nullptr;
 }
