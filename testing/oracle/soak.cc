@@ -41,7 +41,7 @@ void RunRound(uint64_t seed) {
       RunRandomProgram(allocator.get(), tier.profile, seed, kScale * tier.n_operations, run);
     }
   }
-  RunRandomProgram(InOwnThreads(MakeRouter()).get(), AllTiersProfile(), seed, kScale * 5000, &Oracle::RunInTurn);
+  RunRandomProgram(InOwnThreads(MakeRouter()).get(), AllTiersProfile(), seed, kScale * 10000, &Oracle::RunInTurn);
   RunRandomProgram(MakeRouter().get(), AllTiersProfile(), seed, kScale * 50000, &Oracle::RunConcurrently);
 }
 
