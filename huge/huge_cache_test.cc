@@ -1,6 +1,7 @@
 // The cache of Huge: which mappings stay after their blocks were freed, how they serve again, and when they leave.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <vector>
