@@ -1,11 +1,19 @@
-"""The allocators that the scripts of this folder compare, and the programs that they run: options and places."""
+"""What the scripts of this folder share: which allocators they compare, in what environment, and where programs are."""
 
+import argparse
 import os
 import pathlib
+import re
 import sys
 
 PEERS = ("glibc", "jemalloc", "mimalloc", "tcmalloc")
 EXIT_NOT_MEASURED = 3
+
+# How the names begin of the variables that choose an allocator, and of those that one allocator reads and the others do
+# not: hakmem, glibc and jemalloc, mimalloc, gperftools' tcmalloc and Google's.
+_CHOICE = ("LD_PRELOAD", "HAK_BENCH_")
+_ONE_ALLOCATORS = ("HAKMEM_", "GLIBC_TUNABLES", "MALLOC", "JE_MALLOC_CONF", "MIMALLOC_", "TCMALLOC_", "HEAPPROFILE",
+                   "HEAPCHECK", "PERFTOOLS_", "BORG_")
 
 
 class NotMeasured(Exception):
@@ -28,10 +36,21 @@ def user_path(path):
     return os.path.abspath(os.path.join(os.environ.get("BUILD_WORKING_DIRECTORY", ""), path))
 
 
+def _variable(text):
+    name, equals, value = text.partition("=")
+    if not equals or not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name):
+        raise argparse.ArgumentTypeError(f"is '{text}', must be NAME=VALUE")
+    if name.startswith(_CHOICE):
+        raise argparse.ArgumentTypeError(f"is '{text}', but {name} is set for each allocator")
+    return name, value
+
+
 def add_options(parser, defaults):
     parser.add_argument("--allocators", metavar="A,B",
                         help="default: those of " + ", ".join(defaults) + " that are installed")
     parser.add_argument("--lib", metavar="NAME=PATH", action="append", default=[], help="another library to measure")
+    parser.add_argument("--env", metavar="NAME=VALUE", action="append", default=[], type=_variable,
+                        help="set a variable for every measured process of every allocator")
     parser.set_defaults(default_allocators=defaults)
 
 
@@ -48,3 +67,16 @@ def chosen(parser, arguments):
         allocators[name] = path
         required.add(name)
     return allocators, required
+
+
+def clean_environment(arguments):
+    """The environment of measured processes: the caller's, without what is meant for one allocator, and --env's."""
+    # In any case of letters, as mimalloc reads its own.
+    inherited = {name: value for name, value in os.environ.items()
+                 if not name.upper().startswith(_CHOICE + _ONE_ALLOCATORS)}
+    return {**inherited, **dict(arguments.env)}
+
+
+def environment_notes(arguments):
+    """What --env has set: one line for people, or none."""
+    return [f"Environment: {' '.join(f'{name}={value}' for name, value in arguments.env)}"] if arguments.env else []

@@ -59,8 +59,8 @@ COUNTED = tuple(
                            ("ll_misses", "Data cache misses, last level")))
 
 
-def choose_rows(pattern, scale, inputs, count):
-    rows = [runner.Bench(bench, scale, count) for bench in suite.BENCHES if pattern.search(bench.title)]
+def choose_rows(pattern, scale, inputs, environment, count):
+    rows = [runner.Bench(bench, scale, environment, count) for bench in suite.BENCHES if pattern.search(bench.title)]
     for program in programs.PROGRAMS:
         if not pattern.search(program.title):
             continue
@@ -68,7 +68,7 @@ def choose_rows(pattern, scale, inputs, count):
             print(f"compare: {program.title} is left out: Debian's package {program.package} is not installed",
                   file=sys.stderr)
         else:
-            rows.append(runner.Program(program, scale, inputs, count))
+            rows.append(runner.Program(program, scale, inputs, environment, count))
     return rows
 
 
@@ -165,9 +165,10 @@ def make_figures(measures, rows, names, results, tables):
     return figures
 
 
-def describe(measured, scale, repetitions):
+def describe(measured, arguments):
     machine = f"{os.cpu_count()} cores, {platform.system()} {platform.release()}, {platform.machine()}"
-    return [f"Machine: {machine}. Repetitions: {repetitions}. Scale: {scale}.",
+    return [f"Machine: {machine}. Repetitions: {arguments.repetitions}. Scale: {arguments.scale}.",
+            *allocators.environment_notes(arguments),
             *(f"Allocator: {allocator.proof}" for allocator in measured)]
 
 
@@ -238,16 +239,17 @@ def main():
         parser.error("--count needs Debian's package valgrind")
     measures = COUNTED if arguments.count else TIMED
     wanted, required = allocators.chosen(parser, arguments)
-    measured = runner.find_allocators(wanted, required)
+    environment = allocators.clean_environment(arguments)
+    measured = runner.find_allocators(wanted, required, environment)
     with tempfile.TemporaryDirectory(prefix="hakmem-compare-") as folder:
-        rows = choose_rows(arguments.only, arguments.scale, pathlib.Path(folder), arguments.count)
+        rows = choose_rows(arguments.only, arguments.scale, pathlib.Path(folder), environment, arguments.count)
         if not rows:
             parser.error(f"--only {arguments.only.pattern} matches no row; --list prints them")
         results = measure_all(rows, measured, arguments.repetitions)
 
     names = [allocator.name for allocator in measured]
     tables = [table(measure, rows, names, results) for measure in measures]
-    notes = describe(measured, arguments.scale, arguments.repetitions)
+    notes = describe(measured, arguments)
     print("\n".join(notes), end="\n\n")
     for one in tables:
         print(report.to_text(one))

@@ -58,6 +58,11 @@ if command -v sqlite3 >/dev/null; then
   (($(grep -cE '^sqlite3,.*(,[0-9]+){3},.?$' "$folder/counts.csv") == 4)) || fail 'sqlite3 was not counted'
 fi
 
+# A limit on memory reaches the program if compare sets it, and not if the caller has.
+limited=("$compare" --only '^Huge.*ends' --scale 0.001 --repetitions 1 --allocators hakmem)
+expect 0 '^\| Huge .* ±0%' '^1/1, ' env HAKMEM_LIMIT=1m "${limited[@]}"
+expect 1 '^Environment: HAKMEM_LIMIT=1m$' 'ERROR .*malloc.* failed' "${limited[@]}" --env HAKMEM_LIMIT=1m
+
 expect 2 '' 'matches no row' "$compare" --only nonesuch
 expect 2 '' '--scale is 0' "$compare" --scale 0
 expect 2 '' '--repetitions is 0' "$compare" --repetitions 0

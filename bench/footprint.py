@@ -12,7 +12,6 @@ import csv
 import html
 import io
 import json
-import os
 import pathlib
 import statistics
 import subprocess
@@ -155,11 +154,9 @@ def run_scenario(program, scenario, allocator, arguments):
     """The points of one run."""
     command = [str(program), scenario.word, str(arguments.scale), str(arguments.idle), str(scenario.threads),
                str(arguments.seed), "1" if arguments.html else "0", "--allocator", allocator]
-    # Nothing that the caller has set may reach one allocator and not another.
-    environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
     try:
-        run = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, env=environment,
-                             check=False)
+        run = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS,
+                             env=allocators.clean_environment(arguments), check=False)
     except subprocess.TimeoutExpired:
         raise allocators.NotMeasured(f"no end within {TIMEOUT_SECONDS} s") from None
     if run.returncode != 0 or not run.stdout.startswith("Allocator: "):
@@ -250,7 +247,9 @@ def tables(summary, names):
             yield table, ["scenario"] + names + ["hakmem at most"], rows
 
 
-def print_tables(summary, names):
+def print_tables(notes, summary, names):
+    for note in notes:
+        print(f"{note}\n")
     for title, header, rows in tables(summary, names):
         print(f"{title}:\n\n| {' | '.join(header)} |\n|{'---|' * len(header)}")
         for row in rows:
@@ -290,12 +289,12 @@ def plot(pyplot, scenario, runs_of):
     return svg.getvalue()[svg.getvalue().index("<svg"):]
 
 
-def html_page(pyplot, summary, names, results):
+def html_page(pyplot, notes, summary, names, results):
     """A page that needs no other file."""
     parts = ["<!DOCTYPE html>", "<html lang='en'><meta charset='utf-8'><title>Footprint</title>",
              "<style>body{font-family:sans-serif;max-width:70em;margin:auto}"
              "td,th{padding:.1em .8em;text-align:right}td:first-child{text-align:left}</style>",
-             "<h1>Resident memory of allocators</h1>"]
+             "<h1>Resident memory of allocators</h1>", *(f"<p>{html.escape(note)}</p>" for note in notes)]
     for title, header, rows in tables(summary, names):
         parts.append(f"<h2>{html.escape(title)}</h2><table>")
         parts += ["<tr>" + "".join(f"<th>{html.escape(cell)}</th>" for cell in header) + "</tr>"]
@@ -365,14 +364,15 @@ def main():
     scenarios = [SCENARIOS[key] for key in arguments.scenarios.split(",")]
     results, is_complete = measure(program, scenarios, found, arguments)
     summary = summarise(results)
+    notes = allocators.environment_notes(arguments)
     if arguments.json:
         print(json.dumps(summary, indent=2))
     elif arguments.csv:
         print_csv(summary)
     else:
-        print_tables(summary, list(found))
+        print_tables(notes, summary, list(found))
     if arguments.html:
-        page = html_page(pyplot, summary, list(found), results)
+        page = html_page(pyplot, notes, summary, list(found), results)
         pathlib.Path(allocators.user_path(arguments.html)).write_text(page, encoding="utf-8")
     if not is_complete:
         return allocators.EXIT_NOT_MEASURED

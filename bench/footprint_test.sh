@@ -101,6 +101,9 @@ expect 3 '' 'nonesuch is not measured: .*unknown' "$footprint" --allocators none
 expect 2 '' "'nonesuch' is no scenario; there are hello" "$footprint" --scenarios nonesuch
 expect 2 '' "must be NAME=PATH of a library" "$footprint" --lib x=/nonesuch
 expect 2 '' 'is 0, must be at least 1' "$footprint" --runs 0
+expect 2 '' "--env: is 'x', must be NAME=VALUE" "$footprint" --env x
+expect 2 '' "--env: is '1=2', must be NAME=VALUE" "$footprint" --env 1=2
+expect 2 '' "--env: is 'LD_PRELOAD=x', but LD_PRELOAD is set for each" "$footprint" --env LD_PRELOAD=x
 
 # A scenario program that is told by name what to print: hakmem takes 5 MiB, glibc 1; "steady" breaks.
 cat >"$folder/greedy" <<'END'
@@ -117,5 +120,19 @@ greedy=("$footprint" "--allocators=hakmem,glibc" --runs 1 --program "$folder/gre
 expect 0 '^\| hello world, over glibc \| 4\.00 \| 0\.00 \| 0\.2 \|$' 'hello, glibc' "${greedy[@]}" --scenarios hello
 expect 1 'over glibc' 'hello world, over glibc \(hello\): 4, at most 0\.2' "${greedy[@]}" --scenarios hello --check
 expect 3 'over glibc' 'steady on hakmem: corrupted' "${greedy[@]}" --scenarios hello,steady
+
+# What the caller has set for an allocator reaches none, and what --env sets reaches all.
+cat >"$folder/witness" <<END
+#!/usr/bin/env bash
+env >>"$folder/environment"
+printf 'Allocator: x\nheader\n 0 0.00 1.00 - 7 8  main\n'
+END
+chmod +x "$folder/witness"
+expect 0 '^Environment: HAKMEM_THP=never EMPTY=$' 'hello, glibc' env HAKMEM_THP=always HAKMEM_WIPE=1 \
+  MALLOC_ARENA_MAX=1 mimalloc_verbose=0 TCMALLOC_SKIP_SBRK=1 GLIBC_TUNABLES=glibc.pthread.rseq=1 \
+  HAK_BENCH_PRELOADED=1 KEPT=kept "$footprint" --allocators=hakmem,glibc --runs 1 --scenarios hello \
+  --program "$folder/witness" --env HAKMEM_THP=never --env EMPTY=
+grep -iE '^(HAK|MALLOC|MIMALLOC|TCMALLOC|GLIBC|EMPTY|KEPT)' "$folder/environment" | sort | uniq -c >"$folder/output"
+printf '%7d %s\n' 4 EMPTY= 4 HAKMEM_THP=never 4 KEPT=kept | cmp -s - "$folder/output" || fail 'the environment:'
 
 end_test

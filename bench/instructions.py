@@ -42,13 +42,11 @@ EXIT_REGRESSION = 1
 TIMEOUT_SECONDS = 600
 
 
-def count(program, allocator, pattern, n_pairs):
+def count(program, allocator, pattern, n_pairs, environment):
     """Instructions executed by one whole run of the program."""
     with tempfile.TemporaryDirectory() as folder:
         command = ["valgrind", "--tool=callgrind", "--trace-children=yes", f"--callgrind-out-file={folder}/out.%p",
                    str(program), str(pattern), str(n_pairs), "--allocator", allocator]
-        # Nothing that the caller has set may reach one allocator and not another.
-        environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
         run = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, env=environment,
                              check=False)
     if run.returncode != 0 or not run.stdout.startswith("Allocator: "):
@@ -61,16 +59,19 @@ def count(program, allocator, pattern, n_pairs):
     return int(totals[0])
 
 
-def instructions_per_pair(program, allocator, i):
+def instructions_per_pair(program, allocator, i, environment):
     pattern = PATTERNS[i]
-    short, long = (count(program, allocator, i + 1, n_pairs) for n_pairs in (pattern.n_short, pattern.n_long))
+    short, long = (count(program, allocator, i + 1, n_pairs, environment)
+                   for n_pairs in (pattern.n_short, pattern.n_long))
     return (long - short) / (pattern.n_long - pattern.n_short)
 
 
-def measure(program, to_measure, jobs, required):
+def measure(program, to_measure, required, arguments):
     """{name: [figure per pattern]} of the allocators that could be measured."""
-    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        futures = {name: [pool.submit(instructions_per_pair, program, allocator, i) for i in range(len(PATTERNS))]
+    environment = allocators.clean_environment(arguments)
+    with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
+        futures = {name: [pool.submit(instructions_per_pair, program, allocator, i, environment)
+                          for i in range(len(PATTERNS))]
                    for name, allocator in to_measure.items()}
         figures = {}
         for name, of_patterns in futures.items():
@@ -84,8 +85,10 @@ def measure(program, to_measure, jobs, required):
     return figures
 
 
-def print_table(figures):
+def print_table(notes, figures):
     names = list(figures)
+    for note in notes:
+        print(f"{note}\n")
     print("Instructions per malloc+free, the caller's loop and calls included:\n")
     print(f"| pattern | {' | '.join(names)} | hakmem at most | aim |")
     print("|---|" + "---|" * (len(names) + 2))
@@ -129,12 +132,11 @@ def main():
         print("instructions: valgrind is not installed; Debian's package is valgrind", file=sys.stderr)
         return allocators.EXIT_NOT_MEASURED
 
-    figures = measure(arguments.patterns or allocators.find_program("patterns"), to_measure,
-                      arguments.jobs, required)
+    figures = measure(arguments.patterns or allocators.find_program("patterns"), to_measure, required, arguments)
     if arguments.json:
         print_json(figures)
     else:
-        print_table(figures)
+        print_table(allocators.environment_notes(arguments), figures)
     too_many = exceeded(figures["hakmem"]) if arguments.check else []
     for line in too_many:
         print(f"instructions: {line}", file=sys.stderr)

@@ -77,22 +77,17 @@ def counted(report):
     return counts
 
 
-def clean_environment():
-    """Nothing that the caller has set may reach one allocator and not another."""
-    return {name: value for name, value in os.environ.items() if name not in ("LD_PRELOAD", "HAK_BENCH_PRELOADED")}
-
-
 class Bench:
     """A program of our own: it gets at its allocator by itself, proves it, and tells its figures."""
 
-    def __init__(self, bench, scale, count):
+    def __init__(self, bench, scale, environment, count):
         self.title, self.group, self.threads, self.family = bench.title, bench.group, bench.threads, bench.family
-        self._count = count
+        self._environment, self._count = environment, count
         name, *arguments = bench.command_line(scale)
         self._command = [str(allocators.find_program(name)), *arguments]
 
     def measure(self, allocator, folder):
-        output, _, cpu_seconds, counts = run([*self._command, "--allocator", allocator.option], clean_environment(),
+        output, _, cpu_seconds, counts = run([*self._command, "--allocator", allocator.option], self._environment,
                                              folder, count=self._count)
         if not output.startswith(f"Allocator: {allocator.option} = ") or "(proved: " not in output.splitlines()[0]:
             raise Failed("it did not prove its allocator")
@@ -114,8 +109,9 @@ class Program:
 
     threads, family, group = 1, "", "real programs"
 
-    def __init__(self, program, scale, inputs, count):
+    def __init__(self, program, scale, inputs, environment, count):
         self.title, self._program, self._scale, self._count = program.title, program, scale, count
+        self._environment = {**environment, **program.environment}
         self._folder = inputs / re.sub(r"[^a-z0-9]+", "_", program.title.lower())
         self._folder.mkdir()
         program.write_input(self._folder, scale)
@@ -124,7 +120,7 @@ class Program:
     def measure(self, allocator, folder):
         statement = folder / "witness"
         statement.write_text("")
-        environment = {**clean_environment(), **self._program.environment, "HAK_BENCH_WITNESS": str(statement),
+        environment = {**self._environment, "HAK_BENCH_WITNESS": str(statement),
                        "LD_PRELOAD": f"{self._witness}:{allocator.library}"}
         drive = self._program.drive
         _, wall_seconds, cpu_seconds, counts = run(
@@ -157,12 +153,12 @@ def checked_peak(statement, allocator):
     return peak_kib
 
 
-def find_allocators(wanted, required):
+def find_allocators(wanted, required, environment):
     """The Allocators that work here. One that is required and does not ends the script."""
     found = []
     for name, option in wanted.items():
         probe = subprocess.run([allocators.find_program("pairs"), "lifo", "1", "--allocator", option],
-                               capture_output=True, text=True, env=clean_environment(), check=False)
+                               capture_output=True, text=True, env=environment, check=False)
         proof = re.match(r"Allocator: (.* = (.*) \(proved: .*)", probe.stdout)
         if proof:
             found.append(Allocator(name, option, proof.group(2), proof.group(1)))
