@@ -47,8 +47,11 @@ def count(program, allocator, pattern, n_pairs, environment):
     with tempfile.TemporaryDirectory() as folder:
         command = ["valgrind", "--tool=callgrind", "--trace-children=yes", f"--callgrind-out-file={folder}/out.%p",
                    str(program), str(pattern), str(n_pairs), "--allocator", allocator]
-        run = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, env=environment,
-                             check=False)
+        try:
+            run = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, env=environment,
+                                 check=False)
+        except subprocess.TimeoutExpired:
+            raise allocators.NotMeasured(f"no end within {TIMEOUT_SECONDS} s") from None
     if run.returncode != 0 or not run.stdout.startswith("Allocator: "):
         own_lines = [line for line in run.stderr.splitlines() if not line.startswith("==")]
         raise allocators.NotMeasured(" ".join(own_lines) or f"{allocator}: exit status {run.returncode}")

@@ -63,7 +63,7 @@ void Measurement::Stop() {
 void Measurement::Print(const std::string &allocator, uint64_t n_operations) const {
   printf("Allocator: %s\n", allocator.c_str());
   printf("Throughput = %.0f operations per second\n", static_cast<double>(n_operations) / wall_seconds_);
-  printf("Operations: %llu in %.3f s, %.3f s user\n", static_cast<unsigned long long>(n_operations), wall_seconds_,
+  printf("Operations: %llu in %.6f s, %.3f s user\n", static_cast<unsigned long long>(n_operations), wall_seconds_,
          user_seconds_);
   printf("Peak RSS: %zu KiB\n", PeakRssKib());
 }

@@ -1,10 +1,9 @@
 #!/usr/bin/env python3
-"""Tests of report.py, of the suite's command lines, and of what runner.py believes a witness."""
+"""Tests of report.py and of the suite's command lines."""
 
 import unittest
 
 import report
-import runner
 import suite
 
 
@@ -76,33 +75,6 @@ class CommandLines(unittest.TestCase):
     def test_titles_are_unique(self):
         titles = [bench.title for bench in suite.BENCHES]
         self.assertEqual(len(titles), len(set(titles)))
-
-
-class Witness(unittest.TestCase):
-    HAKMEM = runner.Allocator("hakmem", "hakmem", runner.__file__, "")
-    GLIBC = runner.Allocator("glibc", "glibc", runner.__file__, "")
-    START = f"start 7 {runner.__file__}\n"
-
-    def test_the_largest_process_counts(self):
-        statement = f"{self.START}{self.START}end 8 0 3000\nend 7 0 2000\n"
-        self.assertEqual(runner.checked_peak(statement, self.HAKMEM), 3000)
-
-    def test_another_malloc_is_refused(self):
-        for other in (report.__file__, "unknown"):
-            statement = f"{self.START}start 8 {other}\nend 8 0 2000\n"
-            with self.assertRaisesRegex(runner.Failed, f"malloc comes from {other}"):
-                runner.checked_peak(statement, self.HAKMEM)
-
-    def test_memory_of_glibc_is_refused_unless_it_is_measured(self):
-        statement = f"{self.START}end 7 4096 2000\n"
-        self.assertEqual(runner.checked_peak(statement, self.GLIBC), 2000)
-        with self.assertRaisesRegex(runner.Failed, "4096 B came from glibc"):
-            runner.checked_peak(statement, self.HAKMEM)
-
-    def test_silence_is_refused(self):
-        for statement in ("", self.START):
-            with self.assertRaisesRegex(runner.Failed, "no process told"):
-                runner.checked_peak(statement, self.HAKMEM)
 
 
 if __name__ == "__main__":

@@ -40,23 +40,33 @@ class Run(typing.NamedTuple):
 
 def run(command, environment, folder, drive=None, count=False):
     """Runs one process, with `drive()` meanwhile; with `count`, under Valgrind."""
+    timeout_seconds = COUNTING_TIMEOUT_SECONDS if count else TIMEOUT_SECONDS
+    is_late = threading.Event()
     if count:
         command = [*COUNTING, *command]
-    with open(folder / "stdout", "w+", encoding="utf-8") as out, open(folder / "stderr", "w+", encoding="utf-8") as err:
+    text = {"mode": "w+", "encoding": "utf-8", "errors": "replace"}
+    with open(folder / "stdout", **text) as out, open(folder / "stderr", **text) as err:
         start = time.monotonic()
         with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=environment) as process:
-            timer = threading.Timer(COUNTING_TIMEOUT_SECONDS if count else TIMEOUT_SECONDS, process.kill)
+            def stop():
+                is_late.set()
+                process.kill()
+
+            timer = threading.Timer(timeout_seconds, stop)
             timer.start()
             try:
                 if drive is not None:
                     drive()
                 _, status, usage = os.wait4(process.pid, 0)
                 process.returncode = os.waitstatus_to_exitcode(status)
-            except (RuntimeError, subprocess.CalledProcessError) as error:
-                process.kill()
-                raise Failed(str(error)) from error
+            except (RuntimeError, OSError, subprocess.SubprocessError) as error:
+                if not is_late.is_set():
+                    raise Failed(str(error)) from error
             finally:
+                process.kill()  # whatever was raised: `with` waits for the end; nothing where it has ended
                 timer.cancel()
+        if is_late.is_set():
+            raise Failed(f"no end within {timeout_seconds:g} s")
         wall_seconds = time.monotonic() - start
         out.seek(0)
         err.seek(0)
@@ -65,6 +75,14 @@ def run(command, environment, folder, drive=None, count=False):
             raise Failed(" ".join([f"status {process.returncode}", *last_words]))
         counts = counted(err.read()) if count else {}
         return Run(out.read(), wall_seconds, usage.ru_utime + usage.ru_stime, counts)
+
+
+def matched(pattern, output):
+    """The match of a line that a bench must print."""
+    match = re.search(pattern, output, re.M)
+    if match is None:
+        raise Failed(f"no line {pattern} in its output")
+    return match
 
 
 def counted(report):
@@ -91,14 +109,13 @@ class Bench:
                                              folder, count=self._count)
         if not output.startswith(f"Allocator: {allocator.option} = ") or "(proved: " not in output.splitlines()[0]:
             raise Failed("it did not prove its allocator")
-        n_operations = int(re.search(r"^Operations: (\d+) in", output, re.M).group(1))
-        rate = int(re.search(r"^Throughput = (\d+) operations per second$", output, re.M).group(1))
+        operations = matched(r"^Operations: (\d+) in (\d+\.\d+) s", output)
         series = re.findall(r"^Sample: (\d+) s, (\d+) KiB live, (\d+) KiB resident$", output, re.M)
         return {
-            "operations": n_operations,
-            "wall_seconds": n_operations / rate,  # by the bench's own clock, which leaves out the program's start
+            "operations": int(operations.group(1)),
+            "wall_seconds": float(operations.group(2)),  # the bench's own, without the program's start
             "cpu_seconds": cpu_seconds,
-            "peak_rss_kib": int(re.search(r"^Peak RSS: (\d+) KiB$", output, re.M).group(1)),
+            "peak_rss_kib": int(matched(r"^Peak RSS: (\d+) KiB$", output).group(1)),
             **counts,
             "series": [[int(number) for number in sample] for sample in series],
         }
