@@ -334,7 +334,8 @@ def parse_arguments():
     allocators.add_options(parser, ("hakmem", *allocators.PEERS))
     parser.add_argument("--scenarios", metavar="A,B", default=",".join(SCENARIOS), help="default: %(default)s")
     parser.add_argument("--runs", type=at_least(int, 1), default=3, help="of each; medians are shown (default 3)")
-    parser.add_argument("--scale", type=at_least(float, 1e-6), default=1.0,
+    # Below that, what is live may be printed as 0.00 MiB, and nothing is a ratio to that.
+    parser.add_argument("--scale", type=at_least(float, 1e-3), default=1.0,
                         help="size of the scenarios, as a part of what README.md says (default 1)")
     parser.add_argument("--idle", type=at_least(float, 0), default=3.0, help="seconds of idling (default 3)")
     parser.add_argument("--seed", type=at_least(int, 0), default=12345, help="of the random numbers (default 12345)")

@@ -101,6 +101,8 @@ expect 3 '' 'nonesuch is not measured: .*unknown' "$footprint" --allocators none
 expect 2 '' "'nonesuch' is no scenario; there are hello" "$footprint" --scenarios nonesuch
 expect 2 '' "must be NAME=PATH of a library" "$footprint" --lib x=/nonesuch
 expect 2 '' 'is 0, must be at least 1' "$footprint" --runs 0
+expect 2 '' '--scale: is 0.0009, must be at least 0.001' "$footprint" --scale 0.0009
+expect 0 '^\| 200 threads \| [0-9]' 'hakmem' "$footprint" --allocators hakmem --scale 0.001 --idle 0 --runs 1
 expect 2 '' "--env: is 'x', must be NAME=VALUE" "$footprint" --env x
 expect 2 '' "--env: is '1=2', must be NAME=VALUE" "$footprint" --env 1=2
 expect 2 '' "--env: is 'LD_PRELOAD=x', but LD_PRELOAD is set for each" "$footprint" --env LD_PRELOAD=x
