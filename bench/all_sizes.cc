@@ -51,7 +51,7 @@ int Main(int argc, char **argv) {
   arguments.RequireAtLeast(kLargest, arguments[kSmallest].value);
   const size_t smallest = arguments[kSmallest].Count();
   const size_t largest = arguments[kLargest].Count();
-  const std::string allocator = UseAllocator(arguments.allocator(), argv, {smallest, largest});
+  const std::string allocator = UseAllocator(arguments.allocator(), argv, SizesToProve(smallest, largest));
 
   const Call call = kCalls[arguments[kCall].Count()];
   const uint64_t n_cycles = arguments[kCycles].Count();

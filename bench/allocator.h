@@ -5,6 +5,7 @@
 #ifndef HAKMEM_BENCH_ALLOCATOR_H_
 #define HAKMEM_BENCH_ALLOCATOR_H_
 
+#include <cmath>
 #include <cstddef>
 #include <cstdlib>
 #include <string>
@@ -29,10 +30,17 @@ extern const char kAllocatorHelp[];
 
 // Makes `name` (hakmem, glibc, jemalloc, mimalloc, tcmalloc, limit, or the path of a library that defines malloc; one
 // with a slash in it or that ends in .so) this process's malloc and returns one line that says which library it is and
-// how that was proved for blocks of each of `sizes` bytes. Where the library is missing or the proof fails: one line on
-// stderr and exit status 3. To be called once, from main, before any thread is started and before anything is printed:
-// unless the library is already in place it executes the program anew with the same `argv`.
+// how that was proved for blocks of each of `sizes` bytes (of 32 MiB for larger ones). Where the library is missing or
+// the proof fails: one line on stderr and exit status 3. To be called once, from main, before any thread is started and
+// before anything is printed: unless the library is already in place it executes the program anew with the same `argv`.
 std::string UseAllocator(const std::string &name, char **argv, const std::vector<size_t> &sizes);
+
+// The sizes to prove the allocator for where blocks have `smallest` to `largest` bytes: both, and the middle magnitude.
+inline std::vector<size_t> SizesToProve(size_t smallest, size_t largest) {
+  if (smallest == largest) return {smallest};
+  const double middle = std::sqrt(static_cast<double>(smallest) * static_cast<double>(largest));
+  return {smallest, static_cast<size_t>(middle), largest};
+}
 
 // The calls that are measured: malloc and free themselves, or hak_malloc and hak_free where hakmem is linked in.
 #if HAK_BENCH_LINKED

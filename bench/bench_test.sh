@@ -23,13 +23,13 @@ expect_proof() {
   done
 }
 
-expect_proof hakmem 'hakmem = .*libhakmem\.so \(proved: .*hak_owner says tiny for 8; mid for 1504, 3000 B'
+expect_proof hakmem 'hakmem = .*libhakmem\.so \(proved: .*hak_owner says tiny for 8, 154; mid for 3000 B'
 expect_proof glibc 'glibc = .*libc\.so\.6 \(proved: .*its bytes in use grow\)'
 for peer in 'jemalloc libjemalloc.so.2 libjemalloc2' 'mimalloc libmimalloc.so.2.0 libmimalloc2.0' \
   'tcmalloc libtcmalloc_minimal.so.4 libtcmalloc-minimal4'; do
   read -r name file package <<<"$peer"
   if compgen -G "/usr/lib/*/$file" >/dev/null; then
-    expect_proof "$name" "$name = .*$file \(proved: .* says .* for 8, 1504, 3000 B"
+    expect_proof "$name" "$name = .*$file \(proved: .* says .* for 8, 154, 3000 B"
   else
     expect 3 "" "$file is not installed.*$package" "$larson" --allocator "$name"
   fi

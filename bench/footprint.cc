@@ -53,6 +53,8 @@ enum { kScenario, kScale, kIdle, kThreads, kSeed, kSamples };
 struct Scenario {
   const char *name;
   void (*run)(Bench *bench);
+  size_t smallest = kSmallestMixedSize;  // of its blocks
+  size_t largest = kLargestMixedSize;
 };
 
 constexpr Scenario kScenarios[] = {
@@ -63,10 +65,10 @@ constexpr Scenario kScenarios[] = {
     {"peak-empty", RunPeakEmpty},
     {"shift", RunShift},
     {"shift-random", RunShiftRandom},
-    {"one-class", RunOneClass},
-    {"all-classes", RunAllClasses},
-    {"store", RunStore},
-    {"short-threads", RunShortThreads},
+    {"one-class", RunOneClass, 64, 64},
+    {"all-classes", RunAllClasses, 1, 32767},
+    {"store", RunStore, 16, 4095},
+    {"short-threads", RunShortThreads, 16, 1023},
     {"producers", RunProducers},
     {"threads", RunThreads},
     {"remote-frees", RunRemoteFrees},
@@ -88,7 +90,9 @@ int Main(int argc, char **argv) {
                        {"seed", "seed of the random numbers", 12345, 0, 4294967295},
                        {"samples", "1 prints lines between the checkpoints too", 0, 0, 1}});
   arguments.Parse(argc, argv);
-  const std::string allocator = UseAllocator(arguments.allocator(), argv, {64, 2048});
+  const Scenario &scenario = kScenarios[arguments[kScenario].Count()];
+  const std::string allocator =
+      UseAllocator(arguments.allocator(), argv, SizesToProve(scenario.smallest, scenario.largest));
   printf("Allocator: %s\n", allocator.c_str());
   Meter::PrintHeader();
 
@@ -99,7 +103,7 @@ int Main(int argc, char **argv) {
               at_main,
               {},
               {&bench.ledger, arguments[kSamples].Count() != 0}};
-  kScenarios[arguments[kScenario].Count()].run(&bench);
+  scenario.run(&bench);
   return 0;
 }
 

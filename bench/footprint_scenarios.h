@@ -35,6 +35,7 @@ size_t OctaveSize(uint64_t bits, int first, int last);
 // Many small blocks (90%: 16 to 1,023 B), some to 32 KiB (9.9%), few to 512 KiB (0.1%).
 size_t MixedSize(Random *random);
 constexpr size_t kSmallestMixedSize = 16;
+constexpr size_t kLargestMixedSize = (size_t{1} << 19) - 1;
 // Their mean, rounded up.
 constexpr size_t kMeanMixedSize = 1360;
 

@@ -129,8 +129,7 @@ int Main(int argc, char **argv) {
 
   const size_t smallest = arguments[kSmallest].Count();
   const size_t largest = arguments[kLargest].Count();
-  const std::string allocator =
-      UseAllocator(arguments.allocator(), argv, {smallest, (smallest + largest) / 2, largest});
+  const std::string allocator = UseAllocator(arguments.allocator(), argv, SizesToProve(smallest, largest));
 
   const Load load = {smallest, static_cast<uint32_t>(largest - smallest + 1),
                      static_cast<uint32_t>(arguments[kBlocks].Count()),

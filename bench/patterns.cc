@@ -62,7 +62,7 @@ int Main(int argc, char **argv) {
                       {{"pattern", "which, in the order of the table that instructions.py prints", 1, 1, 6},
                        {"pairs", "malloc+free pairs, rounded up to the pattern's cycle", 1000, 0, 1e15}});
   arguments.Parse(argc, argv);
-  const std::string allocator = UseAllocator(arguments.allocator(), argv, {64, 1000, 31000, 933000});
+  const std::string allocator = UseAllocator(arguments.allocator(), argv, {8, 1008, 31100, 933000});
   kPatterns[arguments[0].Count() - 1](arguments[1].Count());
   printf("Allocator: %s\n", allocator.c_str());
   return 0;

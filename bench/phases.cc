@@ -15,6 +15,8 @@ namespace {
 
 enum { kPhases, kNodes, kThreads, kSeed };
 
+constexpr size_t kShortestName = 4;
+
 struct Node {
   uint32_t kind;
   uint32_t n_children;
@@ -56,7 +58,7 @@ class Compiler {
     auto *node = reinterpret_cast<Node *>(AllocateUsed(sizeof(Node)));
     const uint64_t bits = random_.Next();
     *node = Node{static_cast<uint32_t>(bits), 0, nullptr, nullptr, nullptr};
-    if (bits >> 63 == 1) node->name = MakeName(4 + Below(static_cast<uint32_t>(bits), 40));
+    if (bits >> 63 == 1) node->name = MakeName(kShortestName + Below(static_cast<uint32_t>(bits), 40));
     for (uint64_t left = n_nodes - 1; left > 0;) {
       const bool is_last = node->n_children == 3;
       const uint64_t share = is_last ? left : 1 + Below(random_.Next() >> 32, static_cast<uint32_t>(left));
@@ -112,7 +114,7 @@ int Main(int argc, char **argv) {
                        {"threads", "threads at a time", 1, 1, 4096},
                        {"seed", "seed of the random numbers", 12345, 0, 4294967295}});
   arguments.Parse(argc, argv);
-  const std::string allocator = UseAllocator(arguments.allocator(), argv, {8, sizeof(Node), 256});
+  const std::string allocator = UseAllocator(arguments.allocator(), argv, {kShortestName + 1, sizeof(Node), 256});
 
   const uint64_t n_phases = arguments[kPhases].Count();
   const uint64_t n_nodes = arguments[kNodes].Count();

@@ -48,7 +48,7 @@ int Main(int argc, char **argv) {
   arguments.RequireAtLeast(kLargest, arguments[kSmallest].value);
   const size_t smallest = arguments[kSmallest].Count();
   const size_t largest = arguments[kLargest].Count();
-  const std::string allocator = UseAllocator(arguments.allocator(), argv, {smallest, largest});
+  const std::string allocator = UseAllocator(arguments.allocator(), argv, SizesToProve(smallest, largest));
 
   const Load load = {arguments[kBatch].Count(), smallest, static_cast<uint32_t>(largest - smallest + 1)};
   const uint64_t n_batches = arguments[kBatches].Count();

@@ -46,8 +46,7 @@ int Main(int argc, char **argv) {
 
   const size_t smallest = arguments[kSmallest].Count();
   const size_t largest = arguments[kLargest].Count();
-  const std::string allocator =
-      UseAllocator(arguments.allocator(), argv, {smallest, (smallest + largest) / 2, largest});
+  const std::string allocator = UseAllocator(arguments.allocator(), argv, SizesToProve(smallest, largest));
 
   const uint64_t n_threads = arguments[kThreads].Count();
   const Load load = {arguments[kCycles].Count(), static_cast<uint32_t>(arguments[kSlots].Count()), smallest,

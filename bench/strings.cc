@@ -46,9 +46,11 @@ int Main(int argc, char **argv) {
                        {"seed", "seed of the random numbers", 12345, 0, 4294967295}});
   arguments.Parse(argc, argv);
   const size_t longest = arguments[kLongest].Count();
-  const std::string allocator = UseAllocator(arguments.allocator(), argv, {kLongestPiece, longest});
-
   const bool is_exact = arguments[kGrowth].Count() == kExact;
+  // What a string that is about to be dropped may have asked for.
+  const size_t largest = (longest + kLongestPiece) * (is_exact ? 1 : 2);
+  const std::string allocator = UseAllocator(arguments.allocator(), argv, SizesToProve(1, largest));
+
   const uint64_t n_appends = arguments[kAppends].Count();
   const auto n_strings = static_cast<uint32_t>(arguments[kStrings].Count());
   Random random(arguments[kSeed].Count());

@@ -26,7 +26,7 @@ int Main(int argc, char **argv) {
   arguments.RequireAtLeast(kLargest, arguments[kSmallest].value);
   const size_t smallest = arguments[kSmallest].Count();
   const size_t largest = arguments[kLargest].Count();
-  const std::string allocator = UseAllocator(arguments.allocator(), argv, {smallest, largest});
+  const std::string allocator = UseAllocator(arguments.allocator(), argv, SizesToProve(smallest, largest));
 
   const size_t n_blocks = arguments[kBlocks].Count();
   const uint64_t n_threads = arguments[kThreads].Count();

@@ -14,6 +14,8 @@ namespace {
 
 enum { kVectors, kMib, kGrowth };
 
+constexpr size_t kNeighbourSize = 64;
+
 int Main(int argc, char **argv) {
   Arguments arguments("Grows a vector by realloc, and drops it.",
                       {{"vectors", "how many, one after the other", 1, 1, 1e9},
@@ -22,7 +24,7 @@ int Main(int argc, char **argv) {
   arguments.Parse(argc, argv);
   const size_t final_size = arguments[kMib].Count() << 20;
   const double factor = 1 + arguments[kGrowth].value / 100;
-  const std::string allocator = UseAllocator(arguments.allocator(), argv, {64, size_t{1} << 20});
+  const std::string allocator = UseAllocator(arguments.allocator(), argv, SizesToProve(kNeighbourSize, final_size));
 
   Measurement measurement;
   for (uint64_t i = 0; i < arguments[kVectors].Count(); ++i) {
@@ -33,7 +35,7 @@ int Main(int argc, char **argv) {
     while (old_size < final_size) {
       vector = static_cast<unsigned char *>(realloc(vector, size));
       if (vector == nullptr) OutOfMemory(size);
-      neighbours.push_back(AllocateUsed(64));
+      neighbours.push_back(AllocateUsed(kNeighbourSize));
       TouchPages(vector, old_size, size);
       old_size = size;
       size = static_cast<size_t>(static_cast<double>(size) * factor);
