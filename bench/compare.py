@@ -206,9 +206,9 @@ def parse_arguments():
     parser.add_argument("--count", action="store_true",
                         help="count instructions and cache misses under Valgrind, 50 times as slow, in place of times; "
                              "once if --repetitions does not say otherwise")
-    for kind in ("json", "csv", "html"):
+    for kind, name in (("json", "JSON"), ("csv", "CSV"), ("markdown", "Markdown"), ("html", "HTML")):
         parser.add_argument(f"--{kind}", metavar="FILE", type=lambda path: pathlib.Path(allocators.user_path(path)),
-                            help=f"write the results as {kind.upper()} too")
+                            help=f"write the results as {name} too")
     arguments = parser.parse_args()
     if arguments.repetitions is None:
         arguments.repetitions = 1 if arguments.count else QUICK_REPETITIONS if arguments.quick else 5
@@ -260,6 +260,8 @@ def main():
         write_json(arguments.json, notes, rows, results)
     if arguments.csv:
         write_csv(arguments.csv, rows, results, arguments.count)
+    if arguments.markdown:
+        arguments.markdown.write_text("\n".join(report.to_markdown(one) for one in tables), encoding="utf-8")
     if arguments.html:
         figures = make_figures(measures, rows, names, results, tables)
         arguments.html.write_text(report.page("hakmem beside other allocators", notes, tables, figures),

@@ -16,8 +16,8 @@ fi
 # All rows but the vectors, which would need more memory than a test should; suite_test has them.
 "$compare" --list | grep -v '^vector ' >"$folder/titles"
 "$compare" --scale 0.0005 --repetitions 1 --allocators hakmem,limit --only '^(?!vector)' \
-  --json "$folder/all.json" --csv "$folder/all.csv" "${html[@]}" >"$folder/output" 2>"$folder/errors" ||
-  fail "compare ends with status $?"
+  --json "$folder/all.json" --csv "$folder/all.csv" --markdown "$folder/all.md" "${html[@]}" \
+  >"$folder/output" 2>"$folder/errors" || fail "compare ends with status $?"
 grep -qE '^[0-9]+/[0-9]+, [0-9]+ s: [^ ].*$' "$folder/errors" || fail 'no progress'
 grep -q '^| bench .*| *hakmem | *limit |' "$folder/output" || fail 'the table has no header'
 [[ "$(grep -c '^Allocator: ' "$folder/output")" == 2 ]] || fail 'two allocators are not named'
@@ -32,6 +32,7 @@ while read -r title; do
 done <"$folder/titles"
 ((n_rows > 50)) || fail "only $n_rows rows"
 (($(wc -l <"$folder/all.csv") == 1 + n_rows * 2)) || fail "all.csv has $(wc -l <"$folder/all.csv") lines"
+(($(grep -cE '^\| [^|]+ \| [0-9.,]+ (ns|µs|ms|s|MiB) \| [0-9.]+ \|$' "$folder/all.md") == 3 * n_rows)) || fail 'all.md'
 /usr/bin/python3 - "$folder/all.json" "$n_rows" <<'END' || fail 'all.json'
 import json, sys
 rows = json.load(open(sys.argv[1]))["rows"]

@@ -119,7 +119,8 @@ printf 'Allocator: %s\nheader\n 0 0.00 %s.00 - 7 8  main\n' "${*: -1}" "$rss"
 END
 chmod +x "$folder/greedy"
 greedy=("$footprint" "--allocators=hakmem,glibc" --runs 1 --program "$folder/greedy")
-expect 0 '^\| hello world, over glibc \| 4\.00 \| 0\.00 \| 0\.35 \| 0\.2 \|$' 'hello, glibc' "${greedy[@]}" --scenarios hello
+expect 0 '^\| hello world, over glibc \| 4\.00 \| 0\.00 \| 0\.35 \| 0\.2 \|$' 'hello, glibc' \
+  "${greedy[@]}" --scenarios hello
 expect 1 'over glibc' 'hello world, over glibc \(hello\): 4, at most 0\.35' "${greedy[@]}" --scenarios hello --check
 expect 3 'over glibc' 'steady on hakmem: corrupted' "${greedy[@]}" --scenarios hello,steady
 

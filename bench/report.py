@@ -1,7 +1,8 @@
 """Tables of measurements by allocator: medians with their spread, ratios to the best peer, geometric means.
 
 Everything here is a figure of which less is better: a time, a size. A Table is what a script has measured; the
-functions turn it into text for a terminal (which is Markdown as well) and into HTML.
+functions turn it into text for a terminal, which shows the spread, into Markdown for a document, which does not, and
+into HTML.
 """
 
 import html
@@ -162,6 +163,32 @@ def to_text(table):
     rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
     texts = [f"{table.title}\n", text_line(lines[0]), rule, *(text_line(line) for line in lines[1:])]
     return "\n".join(texts) + "\n"
+
+
+def to_markdown(table):
+    """The subject's figures, the others in multiples of them: the best peer's in bold, the limit's last."""
+    others = [*peers(table), *([LIMIT] if LIMIT in table.allocators else [])]
+    n_digits = 3 if table.units is COUNT_UNITS else 2
+    lines = []
+    for row in table.rows:
+        unit = unit_of(table, row)
+        texts = {name: "ERROR" if name in row.errors else "-" for name in (SUBJECT, *others)}
+        if row.samples.get(SUBJECT):
+            figure = figure_text(statistics.median(row.samples[SUBJECT]) * unit.factor)
+            texts[SUBJECT] = f"{figure} {unit.name}".removesuffix(" 1")
+        best = ratio_to_best(table, row)
+        for name in others:
+            ratio = relative(row, name)
+            if ratio is not None:
+                texts[name] = f"{ratio:.{n_digits}f}"
+        if best is not None:
+            texts[best.peer] = f"**{texts[best.peer]}**"
+        lines.append([row.title, *texts.values()])
+    of_all = means(table)
+    lines.append([f"geometric mean of all {len(table.rows)} rows", "1",
+                  *(f"{of_all[name]:.{n_digits}f}" if name in of_all else "-" for name in others)])
+    header = [f"{table.title}:\n", f"| {' | '.join(['bench', SUBJECT, *others])} |", f"|{'---|' * (2 + len(others))}"]
+    return "\n".join([*header, *(f"| {' | '.join(line)} |" for line in lines)]) + "\n"
 
 
 def to_html(table):

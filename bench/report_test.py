@@ -58,6 +58,26 @@ class Texts(unittest.TestCase):
         self.assertEqual(report.errors_of(table(one)), ["x, b: broken"])
         self.assertIn("| geometric mean / hakmem |", report.to_text(table(one)))
 
+    def test_markdown_has_one_unit_and_ratios(self):
+        one = row("x", hakmem=[1e-8, 1e-8, 2e-8], limit=[5e-9], a=[2e-8], b=[1.5e-8])._replace(errors={"c": "broken"})
+        two = row("y", hakmem=[20.0], limit=[40.0], a=[10.0])
+        names = ("a", "hakmem", "limit", "b", "c")
+        self.assertEqual(report.to_markdown(table(one, two, names=names)), """Title:
+
+| bench | hakmem | a | b | c | limit |
+|---|---|---|---|---|---|
+| x | 10.0 ns | 2.00 | **1.50** | ERROR | 0.50 |
+| y | 20.0 s | **0.50** | - | - | 2.00 |
+| geometric mean of all 2 rows | 1 | 1.00 | 1.50 | - | 1.00 |
+""")
+
+    def test_markdown_of_counts_has_three_decimals_and_no_unit_of_one(self):
+        counts = table(row("x", hakmem=[400.0], a=[401.0]), row("y", hakmem=[7.5e7], a=[7.5e7], b=[8e7]),
+                       row("z", a=[1.0])._replace(errors={"hakmem": "broken"}))
+        self.assertEqual(report.to_markdown(counts._replace(units=report.COUNT_UNITS)).splitlines()[4:], [
+            "| x | 400 | **1.002** | - | - |", "| y | 75.0 million | **1.000** | 1.067 | - |",
+            "| z | ERROR | - | - | - |", "| geometric mean of all 3 rows | 1 | 1.001 | 1.067 | - |"])
+
     def test_html_marks_what_is_lost_beyond_the_spread_and_escapes(self):
         lost, even = row("<x>", hakmem=[2e-9, 2e-9], a=[1e-9, 1e-9]), row("y", hakmem=[1.0, 2.0], a=[2.0, 1.0])
         text = report.page("T", ["p"], [table(lost, even)], [("caption", "<svg/>")])
