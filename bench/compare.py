@@ -31,7 +31,7 @@ import suite
 
 DEFAULT_ALLOCATORS = ("hakmem", *allocators.PEERS, "limit")
 QUICK_SCALE = 0.2
-QUICK_REPETITIONS = 3
+FEW_REPETITIONS = 3
 EXIT_ERRORS = 1
 
 
@@ -199,19 +199,19 @@ def parse_arguments():
     parser.add_argument("--only", metavar="REGEX", type=re.compile, default=re.compile(""),
                         help="rows whose title it matches somewhere")
     parser.add_argument("--list", action="store_true", help="print the titles of the rows, and end")
-    parser.add_argument("--repetitions", type=int, metavar="N", help=f"default 5, with --quick {QUICK_REPETITIONS}")
+    parser.add_argument("--repetitions", type=int, metavar="N",
+                        help=f"default 5, with --quick or --count {FEW_REPETITIONS}")
     parser.add_argument("--scale", type=float, metavar="F",
                         help=f"multiplies every row's operations; default 1, with --quick {QUICK_SCALE}")
     parser.add_argument("--quick", action="store_true", help="a fifth of the work, for a first look")
     parser.add_argument("--count", action="store_true",
-                        help="count instructions and cache misses under Valgrind, 50 times as slow, in place of times; "
-                             "once if --repetitions does not say otherwise")
+                        help="count instructions and cache misses under Valgrind, 50 times as slow, in place of times")
     for kind, name in (("json", "JSON"), ("csv", "CSV"), ("markdown", "Markdown"), ("html", "HTML")):
         parser.add_argument(f"--{kind}", metavar="FILE", type=lambda path: pathlib.Path(allocators.user_path(path)),
                             help=f"write the results as {name} too")
     arguments = parser.parse_args()
     if arguments.repetitions is None:
-        arguments.repetitions = 1 if arguments.count else QUICK_REPETITIONS if arguments.quick else 5
+        arguments.repetitions = FEW_REPETITIONS if arguments.quick or arguments.count else 5
     if arguments.scale is None:
         arguments.scale = QUICK_SCALE if arguments.quick else 1.0
     if arguments.repetitions < 1:
