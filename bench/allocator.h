@@ -29,10 +29,10 @@ constexpr int kExitNotProved = 3;
 extern const char kAllocatorHelp[];
 
 // Makes `name` (hakmem, glibc, jemalloc, mimalloc, tcmalloc, limit, or the path of a library that defines malloc; one
-// with a slash in it or that ends in .so) this process's malloc and returns one line that says which library it is and
-// how that was proved for blocks of each of `sizes` bytes (of 32 MiB for larger ones). Where the library is missing or
-// the proof fails: one line on stderr and exit status 3. To be called once, from main, before any thread is started and
-// before anything is printed: unless the library is already in place it executes the program anew with the same `argv`.
+// with a slash or .so in it) this process's malloc and returns one line that says which library it is and how that was
+// proved for blocks of each of `sizes` bytes (of 32 MiB for larger ones). Where the library is missing or the proof
+// fails: one line on stderr and exit status 3. To be called once, from main, before any thread is started and before
+// anything is printed: unless the library is already in place it executes the program anew with the same `argv`.
 std::string UseAllocator(const std::string &name, char **argv, const std::vector<size_t> &sizes);
 
 // The sizes to prove the allocator for where blocks have `smallest` to `largest` bytes: both, and the middle magnitude.

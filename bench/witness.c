@@ -38,11 +38,12 @@ __attribute__((constructor)) static void tell_start(void) {
   append(line);
 }
 
-// Bytes of glibc itself: other allocators define mallinfo2 as well.
+// Bytes of glibc itself: other allocators define mallinfo2 as well. 0 where glibc is older than 2.33, which has none.
 static size_t glibc_bytes(void) {
   void *libc = dlopen("libc.so.6", RTLD_NOW | RTLD_NOLOAD);
   if (libc == NULL) return 0;
   struct mallinfo2 (*function)(void) = (struct mallinfo2(*)(void))dlsym(libc, "mallinfo2");
+  if (function == NULL) return 0;
   const struct mallinfo2 info = function();
   return info.arena + info.hblkhd;
 }
