@@ -45,8 +45,10 @@ struct hak_bin {
 // threads are short starts the next one soon, and a heap that was dissolved has to be filled anew.
 #define HAK_HEAP_ORPHAN_GRACE_MS 10
 
-// So many slabs one tick looks at, of all heaps together: some milliseconds, for which others may have to wait.
+// So many slabs one tick looks at, of all heaps together: some milliseconds, for which others may have to wait. The
+// next one, so much later, goes on.
 #define HAK_DECAY_LOOKS 128
+#define HAK_DECAY_REST_MS 10
 
 struct hak_heap {
   struct hak_bin bin[HAK_KINDS];
@@ -132,8 +134,9 @@ void hak_heap_tick(struct hak_cache *cache);
 
 // The same, but for the caches, for all heaps whose threads have not done it themselves for half of the decay time, and
 // those without a thread. `cache` is the calling thread's, or NULL. Does nothing when called again within half of that
-// time, unless there was too much for one call. Cost: the set's locks, a system call if there are other threads.
-void hak_heap_set_tick(struct hak_heap_set *set, const struct hak_cache *cache);
+// time, unless there was too much for one call; whether there was. Cost: the set's locks, a system call if there are
+// other threads.
+bool hak_heap_set_tick(struct hak_heap_set *set, const struct hak_cache *cache);
 
 // Does what hak_heap_trim does, but for the slabs that malloc takes from and recent blocks, for all other heaps;
 // `cache` is the calling thread's, or NULL. A heap whose thread is just then at work on it is left out.

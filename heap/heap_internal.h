@@ -48,8 +48,14 @@ size_t hak_heap_release_unused(struct hak_heap *heap);
 // Returns only the former: a few for each kind, so that it does not take long.
 void hak_heap_release_empty(struct hak_heap *heap);
 
+// The time of the last decay to note where one was left unfinished, so that the next is due after HAK_DECAY_REST_MS.
+static inline uint64_t hak_decay_again_ms(const struct hak_retain *retain, uint64_t now) {
+  uint64_t interval_ms = hak_retain_delay_ms(retain) / 2;
+  return hak_max(now, interval_ms) - interval_ms + HAK_DECAY_REST_MS;
+}
+
 // What hak_heap_tick does for the slabs and spares that are due at the time `now`. False if *n_looks, of which each
-// look at a slab takes one, came to its end: then it goes on with the next tick.
+// look at a slab takes one, came to its end: then the heap is due again after HAK_DECAY_REST_MS.
 bool hak_heap_decay(struct hak_heap *heap, uint64_t now, size_t *n_looks);
 
 // strip.c: the parts of a slab, and which of them hold pages. The caller owns the slab.

@@ -129,12 +129,12 @@ HAK_COLD void hak_threadless_mailed(struct hak_heap_set *set, uint32_t n_slabs) 
 struct hak_slab *hak_public_take(struct hak_heap *heap, size_t kind) {
   struct hak_heap_set *set = heap->set;
   bool in_public = (hak_load_relaxed(&set->public_kinds[kind / 64]) >> (kind % 64) & 1) != 0;
-  uint32_t n_mailed = hak_load_relaxed(&set->n_mailed);
-  bool nothing = !in_public && n_mailed == 0 && hak_load_relaxed(&set->newest_orphan) == NULL;
+  bool has_mail = hak_load_relaxed(&set->n_mailed) > hak_load_relaxed(&set->n_threadless) / HEAPS_PER_MAIL;
+  bool nothing = !in_public && !has_mail && hak_load_relaxed(&set->newest_orphan) == NULL;
   if (nothing) return NULL;
   hak_lock(&set->lock);
   struct hak_slab *slab = public_take_locked(set, heap, kind);
-  if (slab == NULL && n_mailed > hak_load_relaxed(&set->n_threadless) / HEAPS_PER_MAIL) {
+  if (slab == NULL && has_mail) {
     collect_mail_locked(set);
     slab = public_take_locked(set, heap, kind);
   }

@@ -92,12 +92,12 @@ bool hak_strip_carve(struct hak_heap *heap, struct hak_slab *slab, uintptr_t *li
   size_t first;
   size_t n_uncarved = hak_lowest_run(slab->uncarved, &first);
   size_t n = strips_per_carve(heap, slab, first, n_uncarved);
-  size_t n_least = hak_min(strips_per_page(heap, slab), n_uncarved);
-  if (!take_fresh_pages(heap, slab, mask_of(first, n))) {
-    if (n == n_least || !take_fresh_pages(heap, slab, mask_of(first, n_least))) return false;
-    n = n_least;
+  // Asked before: to be refused counts as pressure, and a page would do.
+  if (hak_limit_refuses(&heap->set->pool->retain.limit, n << strip_shift(slab))) {
+    n = hak_min(strips_per_page(heap, slab), n_uncarved);
   }
   uint16_t mask = mask_of(first, n);
+  if (!take_fresh_pages(heap, slab, mask)) return false;
   slab->uncarved &= (uint16_t)~mask;
   slab->dirty |= mask;
 

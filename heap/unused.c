@@ -95,10 +95,12 @@ void hak_heap_release_empty(struct hak_heap *heap) { (void)release_unused(heap, 
 
 // Decay
 
-// Another thread may have read the clock later than the caller.
+// Another thread may have read the clock later than the caller, but not by so much.
+#define CLOCKS_APART_MS 60000
+
 static bool is_due(const struct hak_heap *heap, const struct hak_slab *slab, uint64_t now) {
-  int32_t age_ms = (int32_t)((uint32_t)now - slab->purgeable_ms);
-  return age_ms >= 0 && (uint32_t)age_ms >= hak_retain_delay_ms(&heap->set->pool->retain);
+  uint32_t age_ms = (uint32_t)now - slab->purgeable_ms;
+  return age_ms >= hak_retain_delay_ms(&heap->set->pool->retain) && age_ms < UINT32_MAX - CLOCKS_APART_MS;
 }
 
 static size_t decay_list(struct hak_heap *heap, struct hak_slab *slab, uint64_t now, size_t *n_looks) {
@@ -120,7 +122,11 @@ bool hak_heap_decay(struct hak_heap *heap, uint64_t now, size_t *n_looks) {
     returned += decay_list(heap, heap->bin[kind].slabs[HAK_SLAB_SPARSE], now, n_looks);
   }
   hak_retain_gave_back_late(&heap->set->pool->retain, returned);
-  if (*n_looks == 0) return false;
+  if (*n_looks == 0) {
+    // Soon, but not with the next call: it walks over what was looked at before.
+    hak_store_relaxed(&heap->decayed_ms, hak_decay_again_ms(&heap->set->pool->retain, now));
+    return false;
+  }
   hak_spares_release_oldest(heap, hak_min(heap->n_spares, heap->least_spares));
   heap->least_spares = heap->n_spares;
   hak_store_relaxed(&heap->decayed_ms, now);

@@ -73,24 +73,25 @@ static void readmit_all_locked(struct hak_heap_set *set) HAK_REQUIRES(set->visit
 
 // Decay and trim
 
-void hak_heap_set_tick(struct hak_heap_set *set, const struct hak_cache *cache) {
-  if (hak_lock_all_held) return;  // all are kept out, for a fork
+bool hak_heap_set_tick(struct hak_heap_set *set, const struct hak_cache *cache) {
+  if (hak_lock_all_held) return false;  // all are kept out, for a fork
   const struct hak_retain *retain = &set->pool->retain;
   uint64_t now = retain->os->now_ms();
   uint64_t ticked = hak_load_relaxed(&set->ticked_ms);
-  if (now - ticked < hak_retain_delay_ms(retain) / 2 || !hak_cas_relaxed(&set->ticked_ms, &ticked, now)) return;
+  if (now - ticked < hak_retain_delay_ms(retain) / 2 || !hak_cas_relaxed(&set->ticked_ms, &ticked, now)) return false;
   size_t n_looks = HAK_DECAY_LOOKS;
   hak_threadless_decay(set, now, &n_looks);
   hak_lock(&set->visit_lock);
-  bool can_visit = keep_out_locked(set, cache, now - hak_retain_delay_ms(retain) / 2);
+  bool can_visit = n_looks != 0 && keep_out_locked(set, cache, now - hak_retain_delay_ms(retain) / 2);
   for (struct hak_heap *heap = set->newest_attached; heap != NULL; heap = heap->older) {
     if (!is_visited(heap)) continue;
     if (can_visit && n_looks != 0 && is_outside(heap)) (void)hak_heap_decay(heap, now, &n_looks);
     readmit(heap);
   }
   hak_unlock(&set->visit_lock);
-  // What is left is due at once.
-  if (n_looks == 0) hak_store_relaxed(&set->ticked_ms, ticked);
+  bool unfinished = n_looks == 0;
+  if (unfinished) hak_store_relaxed(&set->ticked_ms, hak_decay_again_ms(retain, now));
+  return unfinished;
 }
 
 size_t hak_heap_set_trim(struct hak_heap_set *set, const struct hak_cache *cache) {

@@ -39,9 +39,9 @@ class Visit : public hak_test::HeapTest {
     return thread->MallocMany(kKind, kSlabs * ClassOf(kKind).n_blocks + 1);
   }
 
-  void TickAfter(uint64_t ms, const Thread &visitor) {
+  bool TickAfter(uint64_t ms, const Thread &visitor) {
     hak_os_fake_advance_ms(ms);
-    hak_heap_set_tick(&heaps_, &visitor.cache);
+    return hak_heap_set_tick(&heaps_, &visitor.cache);
   }
 };
 
@@ -100,9 +100,11 @@ TEST_F(Visit, WhatIsTooMuchForOneTickGoesOnWithTheNext) {
     if (!is_kept) sleeper.Free(p);
   }
   constexpr size_t kOfSlab = HAK_SLAB_BYTES - 4096;
-  TickAfter(HAK_POOL_PURGE_DELAY_MS, visitor);
+  EXPECT_TRUE(TickAfter(HAK_POOL_PURGE_DELAY_MS, visitor)) << "there is more";
   EXPECT_EQ(hak_os_fake_purged_bytes(), HAK_DECAY_LOOKS * kOfSlab);
-  TickAfter(0, visitor);
+  TickAfter(HAK_DECAY_REST_MS - 1, visitor);
+  EXPECT_EQ(hak_os_fake_purged_bytes(), HAK_DECAY_LOOKS * kOfSlab);
+  EXPECT_FALSE(TickAfter(1, visitor));
   EXPECT_EQ(hak_os_fake_purged_bytes(), kMany * kOfSlab);
   TickAfter(HAK_POOL_PURGE_DELAY_MS / 2 - 1, visitor);
   EXPECT_EQ(hak_os_fake_count(HAK_OS_FAKE_BARRIER), 2u) << "there was time for all";

@@ -34,11 +34,13 @@ static bool is_wanted(const struct hak_process *process) {
 // the main thread by pthread_exit, ends with this one.
 static void *run(void *argument) {
   struct hak_process *process = argument;
+  bool unfinished = false;
   while (is_wanted(process) && held_bytes(process) >= MIN_HELD_BYTES && !hak_is_last_thread()) {
-    uint64_t rest_ms = hak_max(hak_retain_delay_ms(&process->pool.retain) / 2, MIN_REST_MS);
+    uint64_t interval_ms = hak_retain_delay_ms(&process->pool.retain) / 2;
+    uint64_t rest_ms = unfinished ? MIN_REST_MS : hak_max(interval_ms, MIN_REST_MS);
     struct timespec rest = {.tv_sec = (time_t)(rest_ms / 1000), .tv_nsec = (long)(rest_ms % 1000) * 1000000};
     (void)nanosleep(&rest, NULL);
-    hak_process_decay();
+    unfinished = hak_process_decay();
   }
   hak_store_release(&running, false);
   return NULL;

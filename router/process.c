@@ -173,11 +173,12 @@ __attribute__((constructor)) static void program_is_up(void) {
   if (process.config.allow_malloc_fallback) hak_fallback_find();
 }
 
-void hak_process_decay(void) {
-  hak_heap_set_tick(&process.heaps, &hak_thread_cache);
+bool hak_process_decay(void) {
+  bool unfinished = hak_heap_set_tick(&process.heaps, &hak_thread_cache);
   hak_pool_tick(&process.pool);
   hak_ace_tick(&process.ace, hak_thread_cache.heap == NULL ? NULL : &hak_thread_ace_cache);
   hak_huge_tick(&process.huge);
+  return unfinished;
 }
 
 void hak_process_trim(size_t pad) {
@@ -214,7 +215,7 @@ void hak_process_tick(void) {
   help_others();
   uint64_t now = process.pool.os->now_ms();
   if (!is_due(&ticked_ms, now, TICK_MS)) return;
-  hak_process_decay();
+  (void)hak_process_decay();
   if (hak_limit_is_exceeded(&process.pool.retain.limit) && is_due(&trimmed_ms, now, SOFT_TRIM_MS)) hak_process_trim(0);
   hak_background_start(&process);
 }

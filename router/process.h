@@ -37,8 +37,9 @@ struct hak_process *hak_process_get(void);
 // process's state exists.
 void hak_process_tick(void);
 
-// Returns what has stayed unused for the decay time, of all tiers and threads. The process's state exists. Any thread.
-void hak_process_decay(void);
+// Returns what has stayed unused for the decay time, of all tiers and threads. True if that was too much for one call,
+// so that the next should come soon. The process's state exists. Any thread.
+bool hak_process_decay(void);
 
 // Returns what is unused to the operating system, of all tiers and threads, but for `pad` bytes. The process's state
 // exists. Any thread.

@@ -225,16 +225,9 @@ static void *take_back(struct hak_process *process, void *p, uint32_t entry, con
   return kind <= HAK_KIND_MID_LAST && hak_thread_cache.heap != NULL ? hak_hardened_delay(p, bytes) : p;
 }
 
-static HAK_NOINLINE void free_as(void *p, const char *function) {
-  if (p == NULL) return;
-  struct hak_process *process = hak_process_get();
-  if (is_libcs(process, p)) {
-    hak_fallback_free(p);
-    return;
-  }
-  uint32_t entry = entry_of_block(p, function);
+// Gives the block at `p`, of `entry`, back to its tier.
+static void free_to_tier(struct hak_process *process, void *p, uint32_t entry, const char *function) {
   size_t kind = hak_entry_kind(entry);
-  hak_process_tick();
   if (hak_thread_cache.heap == NULL && ++n_frees_without_heap >= FREES_WITHOUT_HEAP) (void)hak_thread_attach();
   if (is_sealed(kind)) {
     p = take_back(process, p, entry, function);
@@ -247,6 +240,18 @@ static HAK_NOINLINE void free_as(void *p, const char *function) {
   } else {
     hak_heap_free(&hak_thread_cache, p, function);
   }
+}
+
+static HAK_NOINLINE void free_as(void *p, const char *function) {
+  if (p == NULL) return;
+  struct hak_process *process = hak_process_get();
+  if (is_libcs(process, p)) {
+    hak_fallback_free(p);
+    return;
+  }
+  free_to_tier(process, p, entry_of_block(p, function), function);
+  // Last: it publishes and gives back what was freed just before, by which a double free is known.
+  hak_process_tick();
 }
 
 // On behalf of `function`, a block that is not in the list's slab; `kind`, `distance` and `index` as hak_cache_push

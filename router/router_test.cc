@@ -16,6 +16,7 @@
 #include <random>
 #include <set>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "platform/report.h"
@@ -404,6 +405,28 @@ TEST(RouterMisuse, AnImmediateDoubleFreeStopsInEverySlab) {
           << size << ", block " << i;
     }
   }
+}
+
+// With every 64th slow call a thread gives back and publishes what it has freed, by which a double free is known.
+TEST(RouterMisuse, NoTickHidesAnImmediateDoubleFree) {
+  ASSERT_EQ(hak_set("HAKMEM_PURGE_DELAY_MS", "2"), 0);
+  std::vector<void *> large;
+  for (int i = 0; i < 300; ++i) {
+    std::vector<void *> own(100), others(100);
+    for (void *&p : own) p = hak_malloc(3000);
+    std::thread([&] {
+      for (void *&p : others) p = hak_malloc(3000);
+    }).join();
+    for (std::vector<void *> *blocks : {&own, &others}) {
+      for (int n = 0; n < 3; ++n) hak_free((*blocks)[n]);
+      usleep(2000);
+      EXPECT_EXIT(hak_free((*blocks)[2]), ::testing::KilledBySignal(SIGABRT), "double free") << i;
+      for (size_t n = 3; n < blocks->size(); ++n) hak_free((*blocks)[n]);
+    }
+    for (int n = 0; n < i % 5; ++n) large.push_back(hak_malloc(3 << 20));  // slow calls
+  }
+  for (void *p : large) hak_free(p);
+  ASSERT_EQ(hak_set("HAKMEM_PURGE_DELAY_MS", "1000"), 0);
 }
 
 TEST(RouterMisuse, AFreeOfWhatReallocHasMovedStops) {

@@ -252,11 +252,20 @@ static size_t return_locked(struct hak_pool *pool, struct hak_superslab *supersl
   return bytes;
 }
 
+static bool is_due(const struct hak_superslab *superslab, uint64_t now, uint64_t delay_ms) {
+  return superslab->used_ms <= now && now - superslab->used_ms >= delay_ms;
+}
+
 static void tick_locked(struct hak_pool *pool, uint64_t now) HAK_REQUIRES(pool->lock) {
-  struct hak_superslab *superslab;
+  uint64_t delay_ms = hak_retain_delay_ms(&pool->retain);
+  // Address space alone is worth keeping for a moment, whatever the option says.
+  uint64_t clean_delay_ms = hak_max(delay_ms, HAK_POOL_PURGE_DELAY_MS);
+  struct hak_superslab *next;
   int left = RETURNS_PER_TICK;
-  while (left-- != 0 && (superslab = pool->oldest_unused) != NULL && superslab->used_ms <= now &&
-         now - superslab->used_ms >= hak_retain_delay_ms(&pool->retain)) {
+  for (struct hak_superslab *superslab = pool->oldest_unused; superslab != NULL && left-- != 0; superslab = next) {
+    next = superslab->younger;
+    if (!is_due(superslab, now, delay_ms)) return;
+    if (superslab->dirty_map == 0 && !is_due(superslab, now, clean_delay_ms)) continue;
     hak_retain_gave_back_late(&pool->retain, return_locked(pool, superslab, now));
   }
 }
@@ -346,8 +355,9 @@ void hak_pool_release(struct hak_pool *pool, uintptr_t base, size_t n_slabs, boo
   uint32_t mask = hak_superslab_mask((base >> HAK_SLAB_SHIFT) % HAK_SUPERSLAB_SLABS, n_slabs);
   HAK_CHECK((superslab->free_map & mask) == 0);
   set_maps(pool, superslab, superslab->free_map | mask, superslab->dirty_map | (dirty ? mask : 0), now);
-  // What is clean and wholly free only holds address space, and descriptors in the registry.
-  if (superslab->free_map == HAK_SUPERSLAB_ALL_FREE && superslab->dirty_map == 0) (void)unmap_locked(pool, superslab);
+  // What is clean and wholly free only holds address space, and descriptors in the registry: one is enough.
+  bool is_clean = superslab->free_map == HAK_SUPERSLAB_ALL_FREE && superslab->dirty_map == 0;
+  if (is_clean && superslab->next != NULL) (void)unmap_locked(pool, superslab);
   hak_sub_relaxed(&pool->n_slabs_used, n_slabs);
   give_back_excess_locked(pool, now);
   tick_locked(pool, now);

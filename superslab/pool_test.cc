@@ -201,11 +201,26 @@ TEST_F(Pool, LetsAWhollyFreeSuperslabLeaveAfterTheDecayTime) {
   EXPECT_EQ(hak_os_fake_mapped_bytes(), mapped - HAK_SUPERSLAB_BYTES);
 }
 
-TEST_F(Pool, LetsAWhollyFreeSuperslabWithoutPagesLeaveAtOnce) {
-  const uintptr_t clean = Acquire(32);
+TEST_F(Pool, LetsWhollyFreeSuperslabsWithoutPagesLeaveAtOnceButForOne) {
+  std::vector<uintptr_t> clean = AcquireMany(10, 32);
+  EXPECT_EQ(pool_.n_superslabs, 10u);
+  for (uintptr_t superslab : clean) hak_pool_release(&pool_, superslab, 32, false);
   EXPECT_EQ(pool_.n_superslabs, 1u);
-  hak_pool_release(&pool_, clean, 32, false);
+  hak_os_fake_advance_ms(HAK_POOL_PURGE_DELAY_MS);
+  hak_pool_tick(&pool_);
   EXPECT_EQ(pool_.n_superslabs, 0u);
+}
+
+TEST_F(Pool, KeepsAddressSpaceForAMomentWherePagesGoBackAtOnce) {
+  pool_.retain.delay_ms = 0;
+  const uintptr_t slab = hak_pool_acquire(&pool_, 1, true, nullptr);
+  EXPECT_EQ(pool_.n_superslabs, 2u);
+  const uintptr_t other = Acquire(1);
+  Write(other);
+  Release(other);
+  EXPECT_EQ(hak_os_fake_purged_bytes(), kSlab) << "what stands before it keeps it from nothing";
+  EXPECT_EQ(pool_.n_superslabs, 2u);
+  Release(slab);
 }
 
 TEST_F(Pool, LetsAnUnusedNeighbourLeaveAfterTheDecayTime) {
