@@ -290,6 +290,13 @@ void AppendAnswer(std::string *proof, std::string *previous, size_t size, const 
   *previous = answer;
 }
 
+// Figures of the library and the benches as they are built for tests say nothing.
+#ifdef __OPTIMIZE__
+constexpr const char *kBuild = "";
+#else
+constexpr const char *kBuild = ", of a build without optimisation";
+#endif
+
 }  // namespace
 
 std::string UseAllocator(const std::string &name, char **argv, const std::vector<size_t> &sizes) {
@@ -327,7 +334,7 @@ std::string UseAllocator(const std::string &name, char **argv, const std::vector
   }
   if (query != nullptr) proof += " B";
   if (glibc.can_count()) proof += is_glibc ? ", its bytes in use grow" : ", glibc's bytes in use do not grow";
-  return name + " = " + file + " (proved: " + proof + ")";
+  return name + " = " + file + " (proved: " + proof + ")" + kBuild;
 }
 
 }  // namespace hak_bench

@@ -16,6 +16,7 @@ COUNTING_TIMEOUT_SECONDS = 7200
 # With caches of a usual size, whatever those of the machine are.
 COUNTING = ("valgrind", "--tool=cachegrind", "--cache-sim=yes", "--I1=32768,8,64", "--D1=32768,8,64",
             "--LL=8388608,16,64", "--trace-children=yes", "--cachegrind-out-file=/dev/null")
+UNOPTIMISED = "of a build without optimisation"  # the end of a bench's proof
 COUNTS = {"instructions": r"I +refs: +([\d,]+)", "d1_misses": r"D1 +misses: +([\d,]+)",
           "ll_misses": r"LLd misses: +([\d,]+)"}
 
@@ -178,6 +179,9 @@ def find_allocators(wanted, required, environment):
                                capture_output=True, text=True, env=environment, check=False)
         proof = re.match(r"Allocator: (.* = (.*) \(proved: .*)", probe.stdout)
         if proof:
+            if UNOPTIMISED in proof.group(1) and not found:
+                print(f"compare: the benches are {UNOPTIMISED}, whose figures say nothing: use bazel run -c opt or "
+                      "--config=release", file=sys.stderr)
             found.append(Allocator(name, option, proof.group(2), proof.group(1)))
             continue
         reason = probe.stderr.strip() or f"it ended with status {probe.returncode}"
