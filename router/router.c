@@ -314,7 +314,8 @@ HAK_EXPORT void *hak_calloc(size_t n, size_t size) {
 static HAK_COLD void shrink(void *p, size_t size) {
   struct hak_process *process = hak_process_get();
   size_t kind = hak_registry_kind(p);
-  if (kind == HAK_KIND_ACE && !is_sealed(kind)) (void)hak_ace_resize(&process->ace, p, size);
+  if (is_sealed(kind)) return;
+  if (kind == HAK_KIND_ACE) (void)hak_ace_resize(&process->ace, p, size);
   if (kind == HAK_KIND_HUGE) (void)hak_huge_resize(&process->huge, p, size, false);
 }
 
