@@ -128,7 +128,8 @@ void hak_outbox_add(struct hak_cache *cache, void *p, size_t kind, const char *f
     uint64_t word = hak_load_relaxed(&hak_slab_remote_at(base)->word);
     if (HAK_UNLIKELY(HAK_REMOTE_HEAD(word) == block)) hak_fatal_misuse(function, p, HAK_MISUSE_DOUBLE_FREE);
     hak_block_poison(block, kind);
-    // A fork must not catch it halfway, and holds this lock; threads with a heap are inside of it.
+    // A fork must not catch this thread halfway, so it takes the lock that forks take. (A thread with a heap is inside
+    // of it then, and a fork waits until it has left.)
     struct hak_heap_set *set = hak_load_relaxed(&hak_slab_remote_at(base)->owner)->set;
     hak_lock(&set->visit_lock);
     hak_remote_publish(base, block, block, 1);
