@@ -411,7 +411,7 @@ TEST(RouterMisuse, AnImmediateDoubleFreeStopsInEverySlab) {
 TEST(RouterMisuse, NoTickHidesAnImmediateDoubleFree) {
   ASSERT_EQ(hak_set("HAKMEM_PURGE_DELAY_MS", "2"), 0);
   std::vector<void *> large;
-  for (int i = 0; i < 300; ++i) {
+  for (int i = 0; i < 120; ++i) {
     std::vector<void *> own(100), others(100);
     for (void *&p : own) p = hak_malloc(3000);
     std::thread([&] {
