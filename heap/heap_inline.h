@@ -89,11 +89,14 @@ static HAK_ALWAYS_INLINE uint32_t hak_heap_enter_fast(struct hak_cache *cache) {
   hak_store_relaxed(&cache->inside, 1);
   // Against a visitor, who writes owner_id, makes all threads pass a barrier, and reads inside (visit.c).
   HAK_COMPILER_BARRIER();
-  return hak_load_acquire(&cache->owner_id);
+  return hak_load_acquire(&cache->owner_id);  // pairs with readmit, publishes what the visitor did
 }
 
-static HAK_ALWAYS_INLINE bool hak_heap_leave_fast(struct hak_cache *cache, bool done) {
-  hak_store_release(&cache->inside, 0);
+// Ends it.
+static HAK_ALWAYS_INLINE void hak_heap_leave(struct hak_cache *cache) { hak_store_release(&cache->inside, 0); }
+
+static HAK_ALWAYS_INLINE bool hak_leave_and_say(struct hak_cache *cache, bool done) {
+  hak_heap_leave(cache);
   return done;
 }
 
@@ -101,8 +104,8 @@ static HAK_ALWAYS_INLINE bool hak_heap_leave_fast(struct hak_cache *cache, bool 
 static HAK_ALWAYS_INLINE bool hak_free_own_and_leave(struct hak_cache *cache, void *p, const uint32_t *entry,
                                                      unsigned run_shift, uint32_t offset) {
   struct hak_slab *slab = (struct hak_slab *)hak_slab_private_descriptor_beside(entry, (uintptr_t)p, offset);
-  if (HAK_UNLIKELY(!hak_slab_push(slab, p, run_shift, offset))) return hak_heap_leave_fast(cache, false);
-  if (HAK_LIKELY(slab->countdown != 0)) return hak_heap_leave_fast(cache, true);
+  if (HAK_UNLIKELY(!hak_slab_push(slab, p, run_shift, offset))) return hak_leave_and_say(cache, false);
+  if (HAK_LIKELY(slab->countdown != 0)) return hak_leave_and_say(cache, true);
   hak_slab_countdown_and_leave(cache, slab);
   return true;
 }
@@ -114,13 +117,13 @@ static HAK_ALWAYS_INLINE bool hak_gather_and_leave(struct hak_cache *cache, void
   struct hak_outbox_slot *slot = hak_outbox_slot_of(cache, base);
   HAK_HIDE(slot);
   bool refused = own_id == HAK_NO_OWNER || hak_outbox_is_due(cache) || slot->head == (uintptr_t)p;  // freed just before
-  if (HAK_UNLIKELY(refused)) return hak_heap_leave_fast(cache, false);
+  if (HAK_UNLIKELY(refused)) return hak_leave_and_say(cache, false);
   if (!hak_outbox_has_room(slot, base)) {
     hak_outbox_begin_and_leave(cache, p, hak_entry_kind(unlike_own));  // an owner's id has no bits there
     return true;
   }
   hak_outbox_gather(cache, slot, p);
-  return hak_heap_leave_fast(cache, true);
+  return hak_leave_and_say(cache, true);
 }
 
 // Frees `p`, of Tiny, if it is a block of a slab that this thread owns, and not of the current one's list, or one of
@@ -154,7 +157,7 @@ static HAK_ALWAYS_INLINE bool hak_heap_free_run_fast(struct hak_cache *cache, vo
   uint32_t own_id = hak_heap_enter_fast(cache);
   uint32_t unlike_own = hak_load_relaxed(entry) ^ own_id;
   // A visitor may have come in between.
-  if (HAK_UNLIKELY(is_own != (unlike_own < HAK_OWNER_STEP))) return hak_heap_leave_fast(cache, false);
+  if (HAK_UNLIKELY(is_own != (unlike_own < HAK_OWNER_STEP))) return hak_leave_and_say(cache, false);
   if (is_own) return hak_free_own_and_leave(cache, p, entry, hak_kind_run_shift(kind), offset);
   return hak_gather_and_leave(cache, p, own_id, unlike_own, (uintptr_t)p - offset);
 }

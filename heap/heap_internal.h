@@ -3,6 +3,7 @@
 #define HAKMEM_HEAP_HEAP_INTERNAL_H_
 
 #include "heap/heap.h"
+#include "heap/heap_inline.h"
 
 // heap.c: slabs of one owner. The caller owns the heap, or holds the set's lock if it is an orphan or the public heap.
 
@@ -90,9 +91,9 @@ void hak_mail_drain(struct hak_heap *heap);
 
 // visit.c: who works on a heap.
 
-// Brackets all that a thread does with its heap, but for the hot paths. The cache has a heap.
+// Begins all that a thread does with its heap, but for the hot paths; hak_heap_leave ends it. Waits for a visitor. The
+// cache has a heap.
 void hak_heap_enter(struct hak_cache *cache);
-static inline void hak_heap_leave(struct hak_cache *cache) { hak_store_release(&cache->inside, 0); }
 
 // orphan.c: heaps without a thread.
 

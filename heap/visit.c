@@ -36,10 +36,7 @@ static HAK_COLD void wait_for_visitor(struct hak_cache *cache) {
 
 void hak_heap_enter(struct hak_cache *cache) {
   for (;;) {
-    hak_store_relaxed(&cache->inside, 1);
-    HAK_COMPILER_BARRIER();
-    // Acquire: pairs with readmit, publishes what the visitor did.
-    if (HAK_LIKELY(hak_load_acquire(&cache->owner_id) != HAK_NO_OWNER)) return;
+    if (HAK_LIKELY(hak_heap_enter_fast(cache) != HAK_NO_OWNER)) return;
     hak_heap_leave(cache);
     wait_for_visitor(cache);
   }

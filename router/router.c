@@ -357,8 +357,7 @@ static void *resize(struct hak_process *process, void *p, uint32_t entry, size_t
     if (may_stay(old_bytes, size)) return p;
   } else if (kind == HAK_KIND_ACE) {
     if (size > HAK_MID_SIZE_MAX && hak_ace_resize(&process->ace, p, size)) return p;
-  } else if (size <= PTRDIFF_MAX &&
-             (size >= HAK_HUGE_SIZE_MIN || (size > HAK_MID_SIZE_MAX && !process->config.ace_enabled))) {
+  } else if (size <= PTRDIFF_MAX && size >= (process->config.ace_enabled ? HAK_HUGE_SIZE_MIN : HAK_MID_SIZE_MAX + 1)) {
     return hak_huge_resize(&process->huge, p, size, true);
   }
   return NULL;
