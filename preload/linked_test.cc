@@ -2,7 +2,6 @@
 #include <errno.h>
 #include <gtest/gtest.h>
 #include <malloc.h>
-#include <sys/resource.h>
 
 #include <cstdio>
 #include <cstdlib>
@@ -107,14 +106,7 @@ TEST(Linked, RunningOutThrowsOrGivesNull) {
 
 TEST(Linked, NewTriesAgainAfterItsHandler) {
   constexpr size_t kGiB = size_t{1} << 30;
-  static rlimit unlimited;
-  ASSERT_EQ(getrlimit(RLIMIT_AS, &unlimited), 0);
-  const rlimit nothing = {0, unlimited.rlim_max};
-  std::set_new_handler([] {
-    std::set_new_handler(nullptr);
-    setrlimit(RLIMIT_AS, &unlimited);
-  });
-  ASSERT_EQ(setrlimit(RLIMIT_AS, &nothing), 0);
+  hak_test::RefuseMemoryUntilNewHandler();
   void *p = Opaque(::operator new(kGiB));
   EXPECT_EQ(std::get_new_handler(), nullptr) << "it was not called";
   EXPECT_EQ(Owner(p), "huge");

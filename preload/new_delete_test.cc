@@ -1,7 +1,6 @@
 // Operator new and delete as a preloaded program sees them. preload_test and its like run it.
 #include <gtest/gtest.h>
 #include <stdint.h>
-#include <sys/resource.h>
 
 #include <memory_resource>
 #include <new>
@@ -146,15 +145,7 @@ TEST(New, CallsTheNewHandlerUntilItGivesUp) {
 }
 
 TEST(New, TriesAgainAfterTheNewHandler) {
-  // The handler makes the request one that can be served, which stands for freeing memory.
-  static rlimit unlimited;
-  ASSERT_EQ(getrlimit(RLIMIT_AS, &unlimited), 0);
-  const rlimit nothing = {0, unlimited.rlim_max};
-  std::set_new_handler([] {
-    std::set_new_handler(nullptr);
-    setrlimit(RLIMIT_AS, &unlimited);
-  });
-  ASSERT_EQ(setrlimit(RLIMIT_AS, &nothing), 0);
+  hak_test::RefuseMemoryUntilNewHandler();
   void *p = Opaque(::operator new(kGiB));
   EXPECT_EQ(std::get_new_handler(), nullptr) << "it was not called";
   EXPECT_EQ(Owner(p), "huge");

@@ -5,6 +5,7 @@
 #include <limits.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -12,6 +13,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <new>
 
 namespace hak_test {
 namespace {
@@ -37,6 +39,17 @@ std::string DataFile(const std::string &workspace_path) {
   char path[PATH_MAX];
   if (realpath(workspace_path.c_str(), path) == nullptr) Die(workspace_path + " (run this through bazel)");
   return path;
+}
+
+void RefuseMemoryUntilNewHandler() {
+  static rlimit unlimited;
+  if (getrlimit(RLIMIT_AS, &unlimited) != 0) Die("getrlimit");
+  const rlimit nothing = {0, unlimited.rlim_max};
+  std::set_new_handler([] {
+    std::set_new_handler(nullptr);
+    setrlimit(RLIMIT_AS, &unlimited);
+  });
+  if (setrlimit(RLIMIT_AS, &nothing) != 0) Die("setrlimit");
 }
 
 bool IsHardened() { return Library().find("hardened") != std::string::npos; }

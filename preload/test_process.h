@@ -23,6 +23,10 @@ void RunOnHakmem(char **argv);
 // hak_owner(p) of the preloaded library: "tiny", "mid", "ace", "huge" or "" (not hakmem's).
 std::string Owner(const void *p);
 
+// From now on the process gets no address space, until operator new calls its handler, once: that lifts the limit,
+// which stands for freeing memory. Ends the test program if that cannot be.
+void RefuseMemoryUntilNewHandler();
+
 struct Outcome {
   int exit_status = -1;  // -1: ended by a signal
   int signal = 0;        // 0: exited
