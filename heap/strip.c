@@ -4,11 +4,8 @@
 #include "heap/heap_internal.h"
 #include "platform/report.h"
 
-// A refill of a hot kind carves this much at most: what is carved is touched.
+// A refill of a hot kind carves this much at most of memory that holds no pages: what is carved is touched.
 #define CARVE_BYTES_MAX ((size_t)16 * 1024)
-
-// The same for memory that holds pages already, in blocks.
-#define DIRTY_CARVE_BLOCKS_MAX ((size_t)32)
 
 // A kind that has filled this many slabs is hot.
 #define HOT_SLABS 2
@@ -36,12 +33,11 @@ static size_t strips_per_carve(const struct hak_heap *heap, const struct hak_sla
                                size_t n_uncarved) {
   size_t n = strips_per_page(heap, slab);
   if (heap->bin[slab->kind].n_fresh >= HOT_SLABS) {
-    size_t bytes = hak_min((size_t)heap->set->refill_count * slab->block_bytes, CARVE_BYTES_MAX);
-    n = hak_max(n, hak_round_up(bytes, (size_t)1 << strip_shift(slab)) >> strip_shift(slab));
+    size_t bytes = (size_t)heap->set->refill_count * slab->block_bytes;
+    n = hak_max(n, hak_round_up(hak_min(bytes, CARVE_BYTES_MAX), (size_t)1 << strip_shift(slab)) >> strip_shift(slab));
     // What holds pages already is touched for less.
     size_t n_dirty = (size_t)__builtin_ctz(~((uint32_t)slab->dirty >> first));
-    size_t dirty_bytes = hak_max(DIRTY_CARVE_BLOCKS_MAX * slab->block_bytes, HAK_SLAB_BYTES);
-    n = hak_max(n, hak_min(n_dirty, dirty_bytes >> strip_shift(slab)));
+    n = hak_max(n, hak_min(n_dirty, bytes >> strip_shift(slab)));
   }
   return hak_min(n, n_uncarved);
 }
