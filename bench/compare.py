@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 """Runs the benches of this folder and real programs over all allocators that are installed, and compares.
 
-The allocators take turns within each repetition (A B C A B C), so that a machine whose speed drifts is as fast for one
-as for the other. Tables show medians of CPU time (user and system time of the whole process, what other programs do
+The allocators take turns within each repetition, and each repetition begins with the next one (A B C B C A), so that a
+machine whose speed drifts is as fast for one as for the other, and none has always the same one before it. Tables show medians of CPU time (user and system time of the whole process, what other programs do
 meanwhile left out), of the time that passes, and of the peak RSS, with the ratio to the best peer. Each measured
 process proves whose memory it got; a row of one that cannot is an error. With --count the tables show instructions and
 cache misses as Valgrind counts them, which vary little whatever else the machine does.
@@ -101,7 +101,8 @@ def measure_all(rows, measured, repetitions):
         for row in rows:
             result = results[row.title]
             for repetition in range(1, repetitions + 1):
-                for allocator in measured:
+                first = (repetition - 1) % len(measured)
+                for allocator in measured[first:] + measured[:first]:
                     progress.next(row.title, repetition, allocator.name)
                     if isinstance(result[allocator.name], str):
                         continue
