@@ -14,11 +14,11 @@ TIMEOUT_SECONDS = 600
 COUNTING_TIMEOUT_SECONDS = 7200
 
 # With caches of a usual size, whatever those of the machine are.
-COUNTING = ("valgrind", "--tool=cachegrind", "--cache-sim=yes", "--I1=32768,8,64", "--D1=32768,8,64",
-            "--LL=8388608,16,64", "--trace-children=yes", "--cachegrind-out-file=/dev/null")
+COUNTING = ("valgrind", "--tool=cachegrind", "--branch-sim=yes", "--cache-sim=yes", "--I1=32768,8,64",
+            "--D1=32768,8,64", "--LL=8388608,16,64", "--trace-children=yes", "--cachegrind-out-file=/dev/null")
 UNOPTIMISED = "of a build without optimisation"  # the end of a bench's proof
 COUNTS = {"instructions": r"I +refs: +([\d,]+)", "d1_misses": r"D1 +misses: +([\d,]+)",
-          "ll_misses": r"LLd misses: +([\d,]+)"}
+          "ll_misses": r"LLd misses: +([\d,]+)", "branch_misses": r"Mispredicts: +([\d,]+)"}
 
 
 class Allocator(typing.NamedTuple):
