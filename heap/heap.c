@@ -231,15 +231,19 @@ static bool refill(struct hak_cache *cache, const struct hak_class *geometry) {
   if (slab == NULL) return false;
   if (current != NULL) set_aside(heap, current);
   make_current(heap, slab);
-  if (fill_list(slab, list) || hak_strip_carve(heap, slab, list)) return true;
-  // The limit (limit.h) allows for no more pages, and perhaps a sleeping slab has what can be used at once.
-  *list = slab->base;
-  slab = wake_early(heap, geometry->kind);
-  if (slab == NULL) return false;
-  hak_bin_unlink(heap, slab);
-  set_aside(heap, bin->current);
-  make_current(heap, slab);
-  return fill_list(slab, list);
+  while (!fill_list(slab, list) && !hak_strip_carve(heap, slab, list)) {
+    // The limit (limit.h) allows for no more pages, and all that the slab has free was purged. Another one may have
+    // what can be used at once.
+    *list = slab->base;
+    slab = bin->slabs[HAK_SLAB_AWAKE];
+    if (slab == NULL) slab = bin->slabs[HAK_SLAB_SPARSE];
+    if (slab == NULL) slab = wake_early(heap, geometry->kind);
+    if (slab == NULL) return false;
+    hak_bin_unlink(heap, slab);
+    set_aside(heap, bin->current);
+    make_current(heap, slab);
+  }
+  return true;
 }
 
 static void allow_recent(struct hak_cache *cache, size_t kind) {

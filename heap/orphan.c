@@ -251,10 +251,16 @@ void hak_heap_forget(struct hak_heap *heap) {
 
 // Decay and trim
 
+// To dissolve an orphan takes as long as so many looks at slabs.
+#define LOOKS_PER_ORPHAN 16
+
 void hak_threadless_decay(struct hak_heap_set *set, uint64_t now, size_t *n_looks) {
   hak_lock(&set->lock);
-  while (dissolve_old_locked(set, now, hak_retain_delay_ms(&set->pool->retain))) {
+  while (*n_looks >= LOOKS_PER_ORPHAN && dissolve_old_locked(set, now, hak_retain_delay_ms(&set->pool->retain))) {
+    *n_looks -= LOOKS_PER_ORPHAN;
   }
+  // An orphan that is due waits for the next call, which comes soon.
+  if (*n_looks < LOOKS_PER_ORPHAN) *n_looks = 0;
   collect_mail_locked(set);
   if (set->public_heap != NULL) (void)hak_heap_decay(set->public_heap, now, n_looks);
   hak_unlock(&set->lock);

@@ -44,6 +44,24 @@ TEST_F(Heap, ASuccessorAdoptsTheHeapAndFreesItsBlocksAsItsOwn) {
   successor.FreeAll(current);
 }
 
+TEST_F(Heap, ATickDissolvesAFewOrphansAndTheNextOnesTheOthers) {
+  std::vector<std::unique_ptr<Thread>> threads;
+  for (int i = 0; i < 20; ++i) threads.push_back(std::make_unique<Thread>(&heaps_));
+  std::vector<void *> live;
+  for (auto &thread : threads) live.push_back(thread->Malloc(kKind));
+  threads.clear();
+  hak_os_fake_advance_ms(hak_retain_delay_ms(&pool_.retain));
+  EXPECT_TRUE(hak_heap_set_tick(&heaps_, nullptr)) << "there was too much for one";
+  EXPECT_NE(heaps_.oldest_orphan, nullptr);
+  for (int i = 0; i < 3; ++i) {
+    hak_os_fake_advance_ms(HAK_DECAY_REST_MS);
+    hak_heap_set_tick(&heaps_, nullptr);
+  }
+  EXPECT_EQ(heaps_.oldest_orphan, nullptr);
+  Thread other(&heaps_);
+  other.FreeAll(live);
+}
+
 TEST_F(Heap, AnEndedThreadLeavesRoomThatAnyThreadUses) {
   Thread other(&heaps_);
   for (uint32_t kind : {kKind, kMidKind}) {

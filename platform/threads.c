@@ -1,9 +1,18 @@
+#define _GNU_SOURCE  // strverscmp, syscall
 #include "platform/threads.h"
 
+#include <gnu/libc-version.h>
+#include <signal.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "platform/small_file.h"
+
+// The first of the real-time signals, which glibc keeps for itself.
+#define SIGCANCEL 32
 
 // Of /proc/self/stat: "pid (name) state ...", where the number of threads is so many words behind the state.
 #define WORDS_TO_THREADS 17
@@ -16,4 +25,11 @@ bool hak_is_last_thread(void) {
   if (word == NULL || strncmp(word, ") Z ", 4) != 0) return false;
   for (int i = 0; i <= WORDS_TO_THREADS && word != NULL; ++i) word = strchr(word + 1, ' ');
   return word != NULL && atoi(word) == 2;
+}
+
+bool hak_is_past_destructors(void) {
+  if (strverscmp(gnu_get_libc_version(), "2.35") < 0) return true;
+  uint64_t blocked = 0;  // bit per signal, from 1 on; glibc's own functions hide the one in question
+  (void)syscall(SYS_rt_sigprocmask, SIG_BLOCK, NULL, &blocked, sizeof blocked);
+  return (blocked >> (SIGCANCEL - 1) & 1) != 0;
 }

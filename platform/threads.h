@@ -1,4 +1,4 @@
-// What the kernel says of the process's threads.
+// What the kernel and libc say of the process's threads.
 #ifndef HAKMEM_PLATFORM_THREADS_H_
 #define HAKMEM_PLATFORM_THREADS_H_
 
@@ -11,6 +11,11 @@ extern "C" {
 // Whether the main thread has ended, and no other thread is left than the calling one. False where /proc does not say.
 // Never allocates, changes errno. Cost: three system calls.
 bool hak_is_last_thread(void);
+
+// Whether the calling thread may have run its last destructor. glibc blocks for what it does afterwards, from 2.35 on,
+// the signal by which it cancels threads, which it lets no program block; of any other libc the answer is always true.
+// Never allocates, changes errno. Cost: a system call.
+bool hak_is_past_destructors(void);
 
 #ifdef __cplusplus
 }

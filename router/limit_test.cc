@@ -259,6 +259,45 @@ TEST_F(Limit, WhatASleepingThreadHasFreedIsUsed) {
   sleeper.join();
 }
 
+// Free blocks in pages that stay, and slabs that woke later of which all that is free was purged.
+TEST_F(Limit, BlocksBehindPurgedSlabsAreHandedOut) {
+  SetLimit("64m");
+  Block *all = nullptr;
+  const size_t n = Fill(64, &all, 16 * kMiB);
+  std::vector<void *> blocks;
+  blocks.reserve(n);
+  for (; all != nullptr; all = all->next) blocks.push_back(all);
+  std::sort(blocks.begin(), blocks.end());
+  size_t n_free = 0;
+  Block *left = nullptr;
+  auto keep = [&left](void *p) {
+    auto *block = static_cast<Block *>(p);
+    block->next = left;
+    left = block;
+  };
+  for (size_t i = 0; i < n / 2; ++i) {
+    if (i % 2 == 0) {
+      hak_free(blocks[i]);
+      ++n_free;
+    } else {
+      keep(blocks[i]);
+    }
+  }
+  for (size_t i = n / 2; i < n; ++i) {
+    const size_t in_slab = reinterpret_cast<uintptr_t>(blocks[i]) % (64 * kKiB);
+    if (in_slab >= 16 * kKiB && in_slab < 36 * kKiB) {
+      hak_free(blocks[i]);
+    } else {
+      keep(blocks[i]);
+    }
+  }
+  hak_trim(0);
+  for (size_t size : {kMiB, 64 * kKiB, 36 * kKiB, size_t{1000}}) (void)Fill(size, &left);
+  EXPECT_GE(Fill(64, &left, n_free * 64), n_free - 2 * 1023) << "those of two slabs are current, or in a sleeping one";
+  ExpectWithin(kLimit);
+  FreeAll(&left);
+}
+
 TEST_F(Limit, HoldsForThreadsTogether) {
   SetLimit("64m");
   constexpr unsigned kThreads = 4;

@@ -10,6 +10,7 @@
 #include "base/atomic.h"
 #include "platform/lock.h"
 #include "platform/os.h"
+#include "platform/threads.h"
 #include "router/background.h"
 #include "router/fallback.h"
 #include "router/hardened.h"
@@ -242,4 +243,22 @@ HAK_COLD bool hak_thread_attach(void) {
   if (pthread_setspecific(exit_key, &hak_thread_cache) == 0) return true;
   thread_ends(NULL);
   return false;
+}
+
+// A thread that frees little needs no heap.
+#define FREES_WITHOUT_HEAP 64
+
+// After all destructors libc frees blocks of its own in a thread that ends, as many as there are stacks which it gives
+// back then.
+HAK_COLD void hak_thread_frees_without_heap(void) {
+  static __thread unsigned n_frees HAK_TLS_MODEL;
+  ++n_frees;
+  bool is_first = n_frees == 1;
+  if ((!is_first && n_frees < FREES_WITHOUT_HEAP) || ended || hak_is_past_destructors()) return;
+  if (is_first) {
+    // So that the destructor tells that frees of other destructors are the last ones.
+    if (exit_key_made) (void)pthread_setspecific(exit_key, &hak_thread_cache);
+  } else {
+    (void)hak_thread_attach();
+  }
 }

@@ -210,11 +210,6 @@ void hak_router_unmark_block(void *p) {
 
 // Free
 
-// A thread that never allocates does without a heap for so many frees: libc frees a few blocks of its own in such
-// threads after the last moment at which a heap could be taken away.
-#define FREES_WITHOUT_HEAP 64
-static __thread unsigned n_frees_without_heap HAK_TLS_MODEL;
-
 // Hardened: checks and unseals the block at `p`. The one to give back to its tier, of the same kind or also of Tiny or
 // Mid; NULL if there is none.
 static void *take_back(struct hak_process *process, void *p, uint32_t entry, const char *function) {
@@ -228,7 +223,7 @@ static void *take_back(struct hak_process *process, void *p, uint32_t entry, con
 // Gives the block at `p`, of `entry`, back to its tier.
 static void free_to_tier(struct hak_process *process, void *p, uint32_t entry, const char *function) {
   size_t kind = hak_entry_kind(entry);
-  if (hak_thread_cache.heap == NULL && ++n_frees_without_heap >= FREES_WITHOUT_HEAP) (void)hak_thread_attach();
+  if (hak_thread_cache.heap == NULL) hak_thread_frees_without_heap();
   if (is_sealed(kind)) {
     p = take_back(process, p, entry, function);
     if (p == NULL) return;

@@ -154,6 +154,41 @@ TEST(ThreadEnd, DestructorsThatRunAfterTheAllocatorsOwnAllocateAndFree) {
   pthread_key_delete(late_key);
 }
 
+// After its destructors libc frees in a detached thread, which may never have allocated, blocks of each stack that it
+// gives back: of all that wait for new threads when its own is too large to be kept beside them.
+TEST(ThreadEnd, LibcFreesAfterAllDestructorsOfAThreadThatNeverAllocated) {
+  constexpr unsigned kThreads = 150;
+  for (size_t megabytes : {64, 96, 128}) {
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, 256 << 10);
+    pthread_barrier_t barrier;
+    pthread_barrier_init(&barrier, nullptr, kThreads);
+    auto wait = [](void *all) -> void * {
+      pthread_barrier_wait(static_cast<pthread_barrier_t *>(all));
+      return nullptr;
+    };
+    std::vector<pthread_t> threads(kThreads);
+    for (pthread_t &thread : threads) ASSERT_EQ(pthread_create(&thread, &attributes, wait, &barrier), 0);
+    for (pthread_t thread : threads) pthread_join(thread, nullptr);
+    pthread_barrier_destroy(&barrier);
+
+    static std::atomic<pid_t> detached;
+    detached = 0;
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    pthread_attr_setstacksize(&attributes, megabytes << 20);
+    auto end = [](void *) -> void * {
+      detached = gettid();
+      return nullptr;
+    };
+    pthread_t thread;
+    ASSERT_EQ(pthread_create(&thread, &attributes, end, nullptr), 0);
+    while (detached == 0 || tgkill(getpid(), detached, 0) == 0) sched_yield();
+    malloc_trim(0);  // visits all heaps: none may be in a thread that has ended
+    pthread_attr_destroy(&attributes);
+  }
+}
+
 // Signal handlers that allocate, where the program is not inside of a function that is unsafe to be interrupted.
 
 std::atomic<unsigned> n_handled;
