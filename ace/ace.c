@@ -267,9 +267,10 @@ void hak_ace_free(struct hak_ace *ace, struct hak_ace_cache *cache, void *p) {
 void hak_ace_misuse(struct hak_ace *ace, const char *function, const void *p) {
   bool is_unused = false;
   if (hak_ace_is_page(p)) {
-    // All locks: whose SuperSlab it is may change meanwhile.
+    // All locks: whose SuperSlab it is may change meanwhile. One that has left ACE was unused as a whole.
     hak_ace_lock(ace);
-    is_unused = hak_ace_superslab_is_unused(hak_ace_superslab_of(p), p);
+    bool is_aces = hak_entry_kind(hak_registry_find(p)) == HAK_KIND_ACE;
+    is_unused = !is_aces || hak_ace_superslab_is_unused(hak_ace_superslab_of(p), p);
     hak_ace_unlock(ace);
   }
   hak_fatal_misuse(function, p, is_unused ? HAK_MISUSE_DOUBLE_FREE : HAK_MISUSE_NOT_START);

@@ -35,8 +35,8 @@
 //   +-------+--------+-------+-------+------------+--------+-------------+-------+----------+
 //
 // base and origin are fixed. bytes belongs to the block's owner while the block lives and to the lock's holder while it
-// is cached. The rest is guarded by the lock. A mapping is in one of the heap's two lists, live or cached, or in the
-// hands of the one thread that makes, moves or unmaps it; its registry entry is set exactly while it is live.
+// is cached. The rest is guarded by the lock. A mapping is in one of the heap's three lists, live, cached or refused, or
+// in the hands of the one thread that makes, moves or unmaps it; its registry entry is set exactly while it is live.
 struct hak_huge {
   uintptr_t base;
   size_t bytes;  // atomic, relaxed: hak_huge_misuse_reason reads those of others
@@ -141,7 +141,7 @@ static void append_cached_locked(struct hak_huge_heap *heap, struct hak_huge *ma
     unlink_cached_locked(heap, other);
     hak_store_relaxed(&lower->bytes, bytes_of(lower) + bytes_of(upper));
     lower->clean = lower->clean && upper->clean;
-    lower->freed_ms = mapping->freed_ms == UINT64_MAX ? other->freed_ms : mapping->freed_ms;
+    lower->freed_ms = mapping->freed_ms;
     hak_registry_uncover(heap->os, upper->base);
     mapping = lower;
   }
@@ -156,6 +156,26 @@ static void append_cached_locked(struct hak_huge_heap *heap, struct hak_huge *ma
   ++heap->n_cached;
   heap->cached_bytes += bytes_of(mapping);
   if (!mapping->clean) hak_retain_add_unused_outside(&heap->pool->retain, bytes_of(mapping));
+}
+
+// Where a process has as many mappings as the kernel allows, each unmapping in the middle of one is refused, and tried
+// again it would be refused again: so these are apart from the others, for a request that finds nothing else, or a trim.
+static void keep_refused_locked(struct hak_huge_heap *heap, struct hak_huge *mapping) HAK_REQUIRES(heap->lock) {
+  hak_poison((void *)mapping->base, bytes_of(mapping));
+  mapping->next = heap->refused;
+  heap->refused = mapping;
+  heap->refused_bytes += bytes_of(mapping);
+  if (!mapping->clean) hak_retain_add_unused_outside(&heap->pool->retain, bytes_of(mapping));
+}
+
+// Takes the mapping that *link points to.
+static struct hak_huge *take_refused_locked(struct hak_huge_heap *heap, struct hak_huge **link)
+    HAK_REQUIRES(heap->lock) {
+  struct hak_huge *mapping = *link;
+  *link = mapping->next;
+  heap->refused_bytes -= bytes_of(mapping);
+  if (!mapping->clean) hak_retain_add_unused_outside(&heap->pool->retain, (size_t)0 - bytes_of(mapping));
+  return mapping;
 }
 
 // Makes the mapping, which is in the caller's hands, a live block.
@@ -218,7 +238,7 @@ static struct hak_huge *map_new(struct hak_huge_heap *heap, size_t usable_bytes,
 }
 
 // Unmaps the mappings of a list that is linked by `next` and in the caller's hands; the number of bytes. What the
-// kernel will not unmap stays cached, without its pages.
+// kernel will not unmap stays, without its pages.
 static size_t unmap_list(struct hak_huge_heap *heap, struct hak_huge *list) {
   size_t returned = 0;
   struct hak_huge *next;
@@ -238,8 +258,7 @@ static size_t unmap_list(struct hak_huge_heap *heap, struct hak_huge *list) {
     mapping->clean = heap->os->purge((void *)base, bytes);
     if (mapping->clean) returned += bytes;
     hak_huge_lock(heap);
-    mapping->freed_ms = UINT64_MAX;  // decay has no more to gain
-    append_cached_locked(heap, mapping);
+    keep_refused_locked(heap, mapping);
     hak_huge_unlock(heap);
   }
   return returned;
@@ -300,6 +319,15 @@ static struct hak_huge *find_cached_locked(struct hak_huge_heap *heap, size_t by
     if (best == NULL || suits_better(bytes_of(mapping), bytes_of(best), bytes)) best = mapping;
   }
   return best;
+}
+
+// Where a mapping of `bytes` or more that the kernel would not unmap is linked; NULL when none is aligned as wanted.
+static struct hak_huge **find_refused_locked(struct hak_huge_heap *heap, size_t bytes, size_t alignment)
+    HAK_REQUIRES(heap->lock) {
+  for (struct hak_huge **link = &heap->refused; *link != NULL; link = &(*link)->next) {
+    if (((*link)->base & (alignment - 1)) == 0 && bytes_of(*link) >= bytes) return link;
+  }
+  return NULL;
 }
 
 // Gives the end of `mapping` back to the operating system, from `bytes` on.
@@ -378,18 +406,28 @@ static struct hak_huge *grow_elsewhere(struct hak_huge_heap *heap, struct hak_hu
 
 // Malloc
 
-// Takes a cached mapping for the request out of the cache; NULL if there is none.
-static struct hak_huge *take_cached(struct hak_huge_heap *heap, size_t bytes, size_t alignment, bool want_zeroed) {
-  uint64_t now = heap->os->now_ms();
-  hak_huge_lock(heap);
-  struct hak_huge *mapping = HAK_CONFIG_HARDENED ? NULL : find_cached_locked(heap, bytes, alignment);
+// The cached mapping for the request, or a refused one where that is too small, taken out of its list; NULL if there is
+// none.
+static struct hak_huge *take_best_locked(struct hak_huge_heap *heap, size_t bytes, size_t alignment, bool want_zeroed)
+    HAK_REQUIRES(heap->lock) {
+  struct hak_huge *mapping = find_cached_locked(heap, bytes, alignment);
   if (mapping != NULL && want_zeroed && !mapping->clean && (bytes > MAX_CLEARED_BYTES || bytes_of(mapping) < bytes)) {
     mapping = NULL;
   }
-  if (mapping != NULL) {
-    unlink_cached_locked(heap, mapping);
-    hak_unpoison((void *)mapping->base, bytes_of(mapping));
+  if (mapping == NULL || bytes_of(mapping) < bytes) {
+    struct hak_huge **link = find_refused_locked(heap, bytes, alignment);
+    if (link != NULL) return take_refused_locked(heap, link);
   }
+  if (mapping != NULL) unlink_cached_locked(heap, mapping);
+  return mapping;
+}
+
+// Takes a mapping for the request out of what is kept; NULL if there is none.
+static struct hak_huge *take_cached(struct hak_huge_heap *heap, size_t bytes, size_t alignment, bool want_zeroed) {
+  uint64_t now = heap->os->now_ms();
+  hak_huge_lock(heap);
+  struct hak_huge *mapping = HAK_CONFIG_HARDENED ? NULL : take_best_locked(heap, bytes, alignment, want_zeroed);
+  if (mapping != NULL) hak_unpoison((void *)mapping->base, bytes_of(mapping));
   struct hak_huge *expired = expired_locked(heap, now);
   hak_huge_unlock(heap);
   unmap_expired(heap, expired);
@@ -411,7 +449,10 @@ static struct hak_huge *adjust_cached(struct hak_huge_heap *heap, struct hak_hug
     return NULL;
   }
   if (!fits(bytes_of(mapping), bytes, SLACK_OF_REUSED)) split(heap, mapping, bytes);
-  // Not unmapped, so that the parts can become one again.
+  // Under a limit every byte that is mapped is held.
+  bool has_limit = hak_load_relaxed(&limit_of(heap)->max_bytes) != HAK_LIMIT_NONE;
+  if (has_limit && !fits(bytes_of(mapping), bytes, SLACK_OF_REUSED)) cut(heap, mapping, bytes);
+  // Else not unmapped, so that the parts can become one again.
   if (!fits(bytes_of(mapping), bytes, SLACK_OF_REUSED) && !mapping->clean) {
     (void)heap->os->purge((void *)(mapping->base + bytes), bytes_of(mapping) - bytes);
   }
@@ -477,9 +518,12 @@ const char *hak_huge_misuse_reason(struct hak_huge_heap *heap, const void *p) {
   for (const struct hak_huge *mapping = heap->live; mapping != NULL; mapping = mapping->next) {
     if (address - mapping->base < bytes_of(mapping) && address != mapping->base) reason = HAK_MISUSE_NOT_START;
   }
-  for (const struct hak_huge *mapping = heap->cached_first; mapping != NULL; mapping = mapping->next) {
-    if (address - mapping->base >= bytes_of(mapping)) continue;
-    reason = is_start(p) ? HAK_MISUSE_DOUBLE_FREE : HAK_MISUSE_NOT_START;
+  const struct hak_huge *freed[] = {heap->cached_first, heap->refused};
+  for (size_t i = 0; i < sizeof freed / sizeof freed[0]; ++i) {
+    for (const struct hak_huge *mapping = freed[i]; mapping != NULL; mapping = mapping->next) {
+      if (address - mapping->base >= bytes_of(mapping)) continue;
+      reason = is_start(p) ? HAK_MISUSE_DOUBLE_FREE : HAK_MISUSE_NOT_START;
+    }
   }
   hak_huge_unlock(heap);
   return reason;
@@ -532,6 +576,11 @@ void hak_huge_tick(struct hak_huge_heap *heap) {
 size_t hak_huge_trim(struct hak_huge_heap *heap, size_t keep_bytes) {
   hak_huge_lock(heap);
   struct hak_huge *evicted = evict_locked(heap, keep_bytes, keep_bytes == 0 ? 0 : SIZE_MAX);
+  while (keep_bytes == 0 && heap->refused != NULL) {
+    struct hak_huge *mapping = take_refused_locked(heap, &heap->refused);
+    mapping->next = evicted;
+    evicted = mapping;
+  }
   hak_huge_unlock(heap);
   return unmap_list(heap, evicted);
 }

@@ -99,7 +99,7 @@ TEST_F(HugeTest, AMappingThatCannotBeUnmappedIsKeptWithoutItsPagesAndUsedAgain) 
   Free(p);
   hak_os_fake_fail(HAK_OS_FAKE_UNMAP, 1, SIZE_MAX);
   EXPECT_EQ(hak_huge_trim(&heap_, 0), 10 * kMiB);
-  EXPECT_EQ(heap_.n_cached, 1u);
+  EXPECT_EQ(heap_.refused_bytes, 10 * kMiB);
   hak_os_fake_succeed();
   bool zeroed = false;
   char *q = Malloc(10 * kMiB, 16, &zeroed);
@@ -107,6 +107,27 @@ TEST_F(HugeTest, AMappingThatCannotBeUnmappedIsKeptWithoutItsPagesAndUsedAgain) 
   EXPECT_TRUE(zeroed);
   EXPECT_EQ(q[0], 0);
   Free(q);
+}
+
+TEST_F(HugeTest, WhatCannotBeUnmappedIsNotTriedAgainByEachFree) {
+  constexpr size_t kBlocks = 200;
+  std::vector<char *> blocks;
+  for (size_t i = 0; i < kBlocks; ++i) blocks.push_back(Malloc(2 * kMiB));
+  hak_os_fake_fail(HAK_OS_FAKE_UNMAP, 1, SIZE_MAX);
+  const size_t before = hak_os_fake_count(HAK_OS_FAKE_UNMAP);
+  for (size_t i = 0; i < kBlocks; i += 2) Free(blocks[i]);
+  EXPECT_LE(hak_os_fake_count(HAK_OS_FAKE_UNMAP) - before, kBlocks / 2);
+  EXPECT_LE(heap_.n_cached, 32u);
+  EXPECT_EQ(heap_.cached_bytes + heap_.refused_bytes, kBlocks * kMiB);
+  // All of it serves again, without a new mapping.
+  hak_os_fake_fail(HAK_OS_FAKE_MAP, 1, SIZE_MAX);
+  for (size_t i = 0; i < kBlocks; i += 2) {
+    blocks[i] = Malloc(2 * kMiB);
+    ASSERT_NE(blocks[i], nullptr) << i;
+  }
+  EXPECT_EQ(Malloc(2 * kMiB), nullptr);
+  hak_os_fake_succeed();
+  for (char *p : blocks) Free(p);
 }
 
 TEST_F(HugeTest, AMappingThatTheRegistryHasNoMemoryForIsGivenBack) {

@@ -49,6 +49,7 @@ class HugeTest : public ::testing::Test {
     hak_huge_destroy(&heap_);
     EXPECT_EQ(heap_.n_cached, 0u);
     EXPECT_EQ(heap_.cached_bytes, 0u);
+    EXPECT_EQ(heap_.refused_bytes, 0u);
     if (!may_leak_) {
       EXPECT_EQ(Mapped(), 0u) << "bytes were not unmapped";
       EXPECT_EQ(hak_test::CountCovers(), base_covers_);

@@ -76,7 +76,7 @@ static bool linux_purge(void *start, size_t bytes) {
   return done;
 }
 
-// Older kernels unmap the target before they look whether they can move the source. What is_split has not foreseen, a
+// Older kernels unmap the target before they look whether they can move the source. What is_refused has not foreseen, a
 // lack of the kernel's own memory, say, ends here. This takes the range again; a range that is still mapped stays as it
 // is.
 static void restore_target(void *target, size_t bytes) {
@@ -86,12 +86,12 @@ static void restore_target(void *target, size_t bytes) {
   if (p != MAP_FAILED && p != target) (void)munmap(p, bytes);
 }
 
-// Whether the kernel would refuse to move the range because it is not one mapping any more (the program has given a
-// part of it other properties). It looks for that first also when it is asked to grow the range in place, to half of
-// the address space.
-static bool is_split(void *start, size_t bytes) {
+// Whether the kernel might refuse to move the range because it is not one mapping any more (the program has given a part
+// of it other properties), or because it is locked in memory and too large for that. It looks for both first also when
+// it is asked to grow the range in place, to half of the address space.
+static bool is_refused(void *start, size_t bytes) {
   size_t half = (size_t)1 << 46;
-  if (mremap(start, bytes, half, 0) == MAP_FAILED) return errno == EFAULT;
+  if (mremap(start, bytes, half, 0) == MAP_FAILED) return errno != ENOMEM;
   (void)mremap(start, half, bytes, 0);
   return false;
 }
@@ -102,7 +102,7 @@ static void *linux_remap(void *start, size_t old_bytes, size_t new_bytes, void *
   before_giving_back();
   if (target == NULL) {
     p = mremap(start, old_bytes, new_bytes, 0);
-  } else if (!is_split(start, old_bytes)) {
+  } else if (!is_refused(start, old_bytes)) {
     p = mremap(start, old_bytes, new_bytes, MREMAP_MAYMOVE | MREMAP_FIXED, target);
     if (p == MAP_FAILED) restore_target(target, new_bytes);
   }

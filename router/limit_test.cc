@@ -239,6 +239,28 @@ TEST_F(Limit, CountsHugeBlocksAsAWhole) {
   hak_free(untouched);
 }
 
+TEST_F(Limit, WhatHugeKeepsDoesNotStandInTheWayOfSmallerBlocks) {
+  SetLimit("64m");
+  for (size_t size : {size_t{100}, size_t{5000}, 40 * kKiB, 1000 * kKiB, 2 * kMiB + 4 * kKiB}) {
+    SCOPED_TRACE(size);
+    for (int i = 0; i < 30; ++i) {
+      void *p = hak_malloc(62 * kMiB);
+      EXPECT_NE(p, nullptr);
+      hak_free(p);
+    }
+    Block *all = nullptr;
+    EXPECT_GE(Fill(size, &all) * size, 54 * kMiB);
+    ExpectWithin(kLimit);
+    size_t n_huge = 0;
+    for (const Block *block = all; block != nullptr; block = block->next) n_huge += hak_owner(block)[0] == 'h';
+    if (size < 32 * kKiB) {
+      EXPECT_LE(n_huge, 2u) << "when nothing else was left";
+    }
+    FreeAll(&all);
+    hak_trim(0);
+  }
+}
+
 TEST_F(Limit, WhatASleepingThreadHasFreedIsUsed) {
   SetLimit("64m");
   std::atomic<int> step{0};
@@ -436,6 +458,7 @@ TEST(Options, APurgeDelayOfZeroGivesMemoryBackAsItIsFreed) {
   hak_stats_read(&stats);
   EXPECT_EQ(stats.huge_cached_bytes, 0u);
   ASSERT_EQ(hak_set("HAKMEM_PURGE_DELAY_MS", "1000"), 0);
+  (void)hak_trim(0);  // so that nothing but what follows is unused: 4 MiB are kept
   p = hak_malloc(3 * kMiB);
   hak_free(p);
   hak_stats_read(&stats);
@@ -490,13 +513,13 @@ INSTANTIATE_TEST_SUITE_P(Sizes, Trim, ::testing::Values(100, 1000, 5000, 20 * kK
 
 TEST(Trims, CountNoPageThatWasNotTouched) {
   (void)hak_trim(0);
-  void *p = hak_malloc(40 * kMiB);
-  memset(p, 1, 4 * kMiB);
+  void *p = hak_malloc(3 * kMiB + 512 * kKiB);  // as a freed block less than is kept
+  memset(p, 1, kMiB);
   hak_free(p);
   size_t returned = hak_trim(0);
-  // Huge pages may have backed a little more.
-  EXPECT_GE(returned, 4 * kMiB);
-  EXPECT_LE(returned, 6 * kMiB);
+  // A huge page may have backed a little more.
+  EXPECT_GE(returned, kMiB);
+  EXPECT_LE(returned, 2 * kMiB + 256 * kKiB);
 }
 
 }  // namespace

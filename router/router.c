@@ -75,24 +75,27 @@ static void *malloc_block(struct hak_process *process, size_t size, size_t align
   return p;
 }
 
-// One way through all tiers. *zeroed, if not NULL, tells whether the block is known to be zero.
-static void *malloc_tiers(struct hak_process *process, size_t size, size_t alignment, bool *zeroed) {
+// One way through all tiers. *zeroed, if not NULL, tells whether the block is known to be zero. What the tiers below
+// Huge are for Huge serves only as the `last_resort`: a mapping takes 2 MiB of address space, and perhaps the others are
+// refused only for what Huge has cached.
+static void *malloc_tiers(struct hak_process *process, size_t size, size_t alignment, bool *zeroed, bool last_resort) {
   if (zeroed != NULL) *zeroed = false;
   void *p = malloc_block(process, size, alignment);
   if (HAK_LIKELY(p != NULL)) return p;
-  if (size < HAK_HUGE_SIZE_MIN && alignment <= HAK_ACE_MAX_ALIGNMENT && process->config.ace_enabled) {
-    p = hak_ace_malloc(&process->ace, ace_cache(), size, alignment, zeroed);
-  }
-  return p != NULL ? p : hak_huge_malloc(&process->huge, size, alignment, zeroed);
+  bool is_ace = size < HAK_HUGE_SIZE_MIN && alignment <= HAK_ACE_MAX_ALIGNMENT && process->config.ace_enabled;
+  if (is_ace) p = hak_ace_malloc(&process->ace, ace_cache(), size, alignment, zeroed);
+  bool is_huge = !is_ace && (size > HAK_MID_SIZE_MAX || alignment > HAK_MID_SIZE_MAX);
+  if (p != NULL || !(is_huge || last_resort)) return p;
+  return hak_huge_malloc(&process->huge, size, alignment, zeroed);
 }
 
 // Hardened: makes the block at `p`, fresh from its tier, one of `size` bytes.
 static void seal(void *p, size_t size);
 
 // The same, ready for the program.
-static void *malloc_once(struct hak_process *process, size_t size, size_t alignment, bool *zeroed) {
-  if (!HAK_CONFIG_HARDENED) return malloc_tiers(process, size, alignment, zeroed);
-  void *p = malloc_tiers(process, hak_hardened_bytes(size, HAK_HUGE_SIZE_MIN), alignment, zeroed);
+static void *malloc_once(struct hak_process *process, size_t size, size_t alignment, bool *zeroed, bool last_resort) {
+  if (!HAK_CONFIG_HARDENED) return malloc_tiers(process, size, alignment, zeroed, last_resort);
+  void *p = malloc_tiers(process, hak_hardened_bytes(size, HAK_HUGE_SIZE_MIN), alignment, zeroed, last_resort);
   if (p != NULL) seal(p, size);
   return p;
 }
@@ -108,11 +111,11 @@ static void *malloc_any(size_t size, size_t alignment, bool *zeroed) {
   hak_process_tick();
   // What exceeds the address space is not worth a trim.
   if (HAK_LIKELY(((size | alignment) >> HAK_ADDRESS_BITS) == 0)) {
-    void *p = malloc_once(process, size, alignment, zeroed);
+    void *p = malloc_once(process, size, alignment, zeroed, false);
     if (HAK_UNLIKELY(p == NULL)) {
       // What one tier keeps for later may be what another one lacks now.
       hak_process_trim(0);
-      p = malloc_once(process, size, alignment, zeroed);
+      p = malloc_once(process, size, alignment, zeroed, true);
     }
     if (HAK_LIKELY(p != NULL)) return marked(p, size);
   }

@@ -27,7 +27,7 @@ static void add_huge(struct hak_huge_heap *huge, struct hak_stats *stats) {
   hak_huge_lock(huge);
   stats->n_huge = hak_load_relaxed(&huge->n_live);
   stats->huge_bytes = hak_load_relaxed(&huge->live_bytes);
-  stats->huge_cached_bytes = huge->cached_bytes;
+  stats->huge_cached_bytes = huge->cached_bytes + huge->refused_bytes;
   hak_huge_unlock(huge);
 }
 

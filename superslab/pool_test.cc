@@ -337,6 +337,18 @@ TEST_F(Pool, WhatASmallProcessHasLearnedKeepsTheWhole16MiBLarger) {
   EXPECT_EQ(pool_.retain.unused_bytes, HAK_RETAIN_SMALL_BYTES - 25 * HAK_SUPERSLAB_BYTES);
 }
 
+TEST_F(Pool, LearnsNoMoreThanCanHaveAnEffect) {
+  hak_retain_took_pages(&pool_.retain, 32 * HAK_SUPERSLAB_BYTES, 0);
+  for (int i = 0; i < 100; ++i) {
+    std::vector<uintptr_t> slabs = AcquireMany(16 * 32);
+    ReleaseAll(slabs);
+    hak_retain_took_pages(&pool_.retain, 0, 14 * HAK_SUPERSLAB_BYTES);
+  }
+  EXPECT_LE(pool_.retain.learned_bytes, 36 * HAK_SUPERSLAB_BYTES) << "what was in use at the most, and an eighth";
+  EXPECT_GE(pool_.retain.learned_bytes, 2 * HAK_SUPERSLAB_BYTES);
+  hak_retain_lost_pages(&pool_.retain, 32 * HAK_SUPERSLAB_BYTES);
+}
+
 TEST_F(Pool, LearnsNothingFromWhatWentBackLongAgo) {
   std::vector<uintptr_t> slabs = AcquireMany(8 * 32);
   ReleaseAll(slabs);

@@ -88,12 +88,17 @@ static inline void hak_retain_add_huge(struct hak_retain *retain, size_t bytes) 
   hak_retain_note_peak(retain);
 }
 
+// What the whole may be for what was learned.
+static inline size_t hak_retain_learned_most(const struct hak_retain *retain) {
+  size_t peak = hak_load_relaxed(&retain->peak_bytes);
+  return hak_max(peak + peak / 8, hak_min(peak + HAK_RETAIN_SMALL_SLACK_BYTES, HAK_RETAIN_SMALL_BYTES));
+}
+
 // How much of what was learned is not too much.
 static inline size_t hak_retain_learned_limit(const struct hak_retain *retain) {
   size_t learned = hak_load_relaxed(&retain->learned_bytes);
   if (learned == 0) return 0;
-  size_t peak = hak_load_relaxed(&retain->peak_bytes);
-  size_t most = hak_max(peak + peak / 8, hak_min(peak + HAK_RETAIN_SMALL_SLACK_BYTES, HAK_RETAIN_SMALL_BYTES));
+  size_t most = hak_retain_learned_most(retain);
   return hak_min(learned, most - hak_min(hak_retain_used_bytes(retain), most));
 }
 
@@ -149,8 +154,10 @@ static inline void hak_retain_took_pages(struct hak_retain *retain, size_t bytes
   }
   size_t learned = hak_min(ghost, fresh_bytes);
   hak_store_relaxed(&retain->ghost_bytes, ghost - learned);
-  // Twice as much, so that a program in phases has its limit after few of them.
-  hak_add_relaxed(&retain->learned_bytes, 2 * learned);
+  // Twice as much, so that a program in phases has its limit after few of them; but no more than can have an effect,
+  // else what stayed until the decay time was over could not lower it.
+  learned = hak_load_relaxed(&retain->learned_bytes) + 2 * learned;
+  hak_store_relaxed(&retain->learned_bytes, hak_min(learned, hak_retain_learned_most(retain)));
 }
 
 #ifdef __cplusplus

@@ -57,6 +57,7 @@ class HugeAllocator : public PoolAllocator {
     hak_huge_trim(&heap_, 0);
     if (heap_.n_live != 0 || heap_.live_bytes != 0) Fail(absl::StrCat(heap_.live_bytes, " bytes are still live"));
     if (heap_.n_cached != 0) Fail(absl::StrCat(heap_.n_cached, " mappings are still cached"));
+    if (heap_.refused != nullptr) Fail("mappings that could not be unmapped are still kept");
   }
 
  private:
