@@ -35,8 +35,8 @@
 //   +-------+--------+-------+-------+------------+--------+-------------+-------+----------+
 //
 // base and origin are fixed. bytes belongs to the block's owner while the block lives and to the lock's holder while it
-// is cached. The rest is guarded by the lock. A mapping is in one of the heap's three lists, live, cached or refused, or
-// in the hands of the one thread that makes, moves or unmaps it; its registry entry is set exactly while it is live.
+// is cached. The rest is guarded by the lock. A mapping is in one of the heap's three lists, live, cached or refused,
+// or in the hands of the one thread that makes, moves or unmaps it; its registry entry is set exactly while it is live.
 struct hak_huge {
   uintptr_t base;
   size_t bytes;  // atomic, relaxed: hak_huge_misuse_reason reads those of others
@@ -159,7 +159,8 @@ static void append_cached_locked(struct hak_huge_heap *heap, struct hak_huge *ma
 }
 
 // Where a process has as many mappings as the kernel allows, each unmapping in the middle of one is refused, and tried
-// again it would be refused again: so these are apart from the others, for a request that finds nothing else, or a trim.
+// again it would be refused again: so these are apart from the others, for a request that finds nothing else, or a
+// trim.
 static void keep_refused_locked(struct hak_huge_heap *heap, struct hak_huge *mapping) HAK_REQUIRES(heap->lock) {
   hak_poison((void *)mapping->base, bytes_of(mapping));
   mapping->next = heap->refused;

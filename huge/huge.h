@@ -30,8 +30,8 @@ struct hak_huge_heap {
   size_t cached_bytes;       // a statistic as well, to be read under the lock
   struct hak_huge *refused;  // freed mappings that the kernel would not unmap, linked by `next`: mostly without pages
   size_t refused_bytes;      // likewise
-  uintptr_t last_mapped;  // atomic, relaxed: where the next mapping would be a neighbour
-  uint64_t n_origins;     // atomic, relaxed: mappings made
+  uintptr_t last_mapped;     // atomic, relaxed: where the next mapping would be a neighbour
+  uint64_t n_origins;        // atomic, relaxed: mappings made
   // Statistics, readable without the lock: atomic, relaxed.
   size_t n_live;
   size_t live_bytes;

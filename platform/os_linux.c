@@ -86,9 +86,9 @@ static void restore_target(void *target, size_t bytes) {
   if (p != MAP_FAILED && p != target) (void)munmap(p, bytes);
 }
 
-// Whether the kernel might refuse to move the range because it is not one mapping any more (the program has given a part
-// of it other properties), or because it is locked in memory and too large for that. It looks for both first also when
-// it is asked to grow the range in place, to half of the address space.
+// Whether the kernel might refuse to move the range because it is not one mapping any more (the program has given a
+// part of it other properties), or because it is locked in memory and too large for that. It looks for both first also
+// when it is asked to grow the range in place, to half of the address space.
 static bool is_refused(void *start, size_t bytes) {
   size_t half = (size_t)1 << 46;
   if (mremap(start, bytes, half, 0) == MAP_FAILED) return errno != ENOMEM;

@@ -16,6 +16,9 @@
 // The shortest rest between two rounds, whatever the decay time.
 #define MIN_REST_MS 10
 
+// The longest sleep, after which the thread looks whether it is still wanted, and for how long it is to rest.
+#define MAX_SLEEP_MS 500
+
 static bool running;  // atomic
 
 static size_t held_bytes(struct hak_process *process) {
@@ -35,12 +38,19 @@ static bool is_wanted(const struct hak_process *process) {
 static void *run(void *argument) {
   struct hak_process *process = argument;
   bool unfinished = false;
+  uint64_t rested_ms = 0;
   while (is_wanted(process) && held_bytes(process) >= MIN_HELD_BYTES && !hak_is_last_thread()) {
     uint64_t interval_ms = hak_retain_delay_ms(&process->pool.retain) / 2;
     uint64_t rest_ms = unfinished ? MIN_REST_MS : hak_max(interval_ms, MIN_REST_MS);
-    struct timespec rest = {.tv_sec = (time_t)(rest_ms / 1000), .tv_nsec = (long)(rest_ms % 1000) * 1000000};
-    (void)nanosleep(&rest, NULL);
-    unfinished = hak_process_decay();
+    if (rested_ms < rest_ms) {
+      uint64_t sleep_ms = hak_min(rest_ms - rested_ms, MAX_SLEEP_MS);
+      struct timespec rest = {.tv_nsec = (long)sleep_ms * 1000000};
+      (void)nanosleep(&rest, NULL);
+      rested_ms += sleep_ms;
+    } else {
+      unfinished = hak_process_decay();
+      rested_ms = 0;
+    }
   }
   hak_store_release(&running, false);
   return NULL;
@@ -55,7 +65,6 @@ static bool start_thread(struct hak_process *process) {
   sigfillset(&all);
   if (pthread_attr_init(&attributes) != 0) return false;
   (void)pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-  (void)pthread_attr_setstacksize(&attributes, hak_max((size_t)PTHREAD_STACK_MIN, (size_t)64 * 1024));
   (void)pthread_sigmask(SIG_SETMASK, &all, &before);
   bool started = pthread_create(&thread, &attributes, run, process) == 0;
   (void)pthread_sigmask(SIG_SETMASK, &before, NULL);

@@ -15,6 +15,9 @@ namespace {
 
 constexpr size_t kMiB = 1024 * 1024;
 
+// libc takes each thread's from its stack.
+thread_local char much_thread_local_data[512 * 1024];
+
 int CountThreads() {
   int n = 0;
   DIR *tasks = opendir("/proc/self/task");
@@ -59,6 +62,7 @@ void FreeAll(const std::vector<void *> &blocks) {
 
 // Also by the main thread, which then does nothing: it is the background thread that gives back.
 void ExpectAThreadThatComesAndGoes() {
+  much_thread_local_data[0] = 1;
   const int n_before = CountThreads();
   FreeAll(PeakOf(4 * kMiB));
   EXPECT_EQ(CountThreads(), n_before) << "a small process needs none";
@@ -95,9 +99,19 @@ TEST(Background, GoesAndComesAsTheOptionSays) {
   works();
   EXPECT_EQ(CountThreads(), n_before);
   EXPECT_EQ(hak_set("HAKMEM_BACKGROUND_PURGE", "1"), 0);
-  EXPECT_TRUE(Becomes(is_there));
+  EXPECT_EQ(CountThreads(), n_before + 1) << "the program may do nothing from now on";
   FreeAll(left);
   EXPECT_TRUE(Becomes([&] { return CountThreads() == n_before; }));
+}
+
+TEST(Background, RestsNoLongerThanTheOptionSaysNow) {
+  std::vector<void *> left = PeakOf(64 * kMiB);
+  EXPECT_EQ(hak_set("HAKMEM_PURGE_DELAY_MS", "3600000"), 0);
+  usleep(100000);  // it begins a rest
+  FreeAll(left);
+  EXPECT_GE(SuperslabBytes(), 16 * kMiB);
+  EXPECT_EQ(hak_set("HAKMEM_PURGE_DELAY_MS", "20"), 0);
+  EXPECT_TRUE(Becomes([] { return SuperslabBytes() < 16 * kMiB; })) << SuperslabBytes();
 }
 
 TEST(Background, AChildOfAForkGetsItsOwn) {

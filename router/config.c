@@ -179,6 +179,10 @@ struct hak_config hak_config_read(const char *(*get)(const char *name)) {
     }
     store(&config, option, &value);
   }
+  const char *wipe = get("HAKMEM_WIPE");
+  if (!HAK_CONFIG_HARDENED && wipe != NULL && strcmp(wipe, "0") != 0) {
+    hak_report("HAKMEM_WIPE has an effect in libhakmem-hardened.so only; nothing is wiped");
+  }
   return config;
 }
 
@@ -196,6 +200,18 @@ void hak_config_copy(struct hak_config *config, const struct hak_config *from, c
   if (option == NULL) return;
   struct value value = load(from, option);
   store(config, option, &value);
+}
+
+void hak_config_take_late(struct hak_config *config, const struct hak_config *late) {
+  for (size_t i = 0; i < sizeof options / sizeof options[0]; ++i) {
+    const struct option *option = &options[i];
+    struct value value = load(late, option);
+    if (option->at_run_time) {
+      store(config, option, &value);
+    } else if (value.number != load(config, option).number) {
+      hak_report("%s has no effect: a library has called malloc before the program had its environment", option->name);
+    }
+  }
 }
 
 long long hak_config_get(const struct hak_config *config, const char *name) {

@@ -42,6 +42,10 @@ int hak_config_parse(struct hak_config *config, const char *name, const char *va
 // Takes the option `name`, if there is one, over from another config.
 void hak_config_copy(struct hak_config *config, const struct hak_config *from, const char *name);
 
+// Takes those over that can be changed at run time, and reports each other one that differs: that *config had to be
+// read before there was an environment.
+void hak_config_take_late(struct hak_config *config, const struct hak_config *late);
+
 // The option's value as hak_get has it; -1 if there is none.
 long long hak_config_get(const struct hak_config *config, const char *name);
 

@@ -114,6 +114,13 @@ TEST(ConfigRange, ARefillOfNoBlocksIsRefused) {
   EXPECT_NE(testing::internal::GetCapturedStderr(), "");
 }
 
+TEST(ConfigWipe, IsTakenByTheHardenedLibraryAndReportedByTheOther) {
+  variables = {{"HAKMEM_WIPE", "1"}};
+  testing::internal::CaptureStderr();
+  EXPECT_EQ(hak_config_read(Get).wipe, HAK_CONFIG_HARDENED ? 1u : 0u);
+  EXPECT_EQ(testing::internal::GetCapturedStderr().empty(), HAK_CONFIG_HARDENED);
+}
+
 TEST(ConfigThp, IsAutoUnlessItIsNeverOrAlways) {
   variables.clear();
   EXPECT_EQ(hak_config_read(Get).thp, static_cast<unsigned>(HAK_THP_AUTO));

@@ -1,4 +1,4 @@
-#define _GNU_SOURCE  // dladdr1, dlinfo, secure_getenv
+#define _GNU_SOURCE  // dladdr1, dlinfo, environ, secure_getenv
 #include "router/process.h"
 
 #include <dlfcn.h>
@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "base/atomic.h"
 #include "platform/lock.h"
@@ -35,8 +36,9 @@ const struct hak_os *HAK_PROCESS_OS(void);
 #define SOFT_TRIM_MS 100
 
 static struct hak_process process;
-static bool process_ready;  // atomic
-static bool is_at_home;     // has_programs_libc; written before process_ready
+static bool process_ready;     // atomic
+static bool is_at_home;        // has_programs_libc; written before process_ready
+static bool options_are_late;  // likewise: malloc came before libc had found the environment
 static bool exit_key_made;
 static pthread_key_t exit_key;
 
@@ -115,6 +117,8 @@ int hak_process_set(const char *name, const char *value) {
   hak_config_copy(&process.config, &changed, name);
   apply_options_locked();
   hak_pool_unlock(&process.pool);
+  // A program that idles from now on would not start it.
+  hak_background_start(&process);
   return 0;
 }
 
@@ -136,6 +140,7 @@ static bool make_process(void) {
   hak_lock(&lock);
   bool make = !process_ready;
   if (make) {
+    options_are_late = environ == NULL;
     process.config = hak_config_read(get_variable);
     bool diet = process.config.tiny_mem_diet != 0;
     hak_pool_init(&process.pool, HAK_PROCESS_OS());
@@ -167,10 +172,21 @@ struct hak_process *hak_process_get(void) {
   return &process;
 }
 
+// IFUNC resolvers and the constructors of libraries that are linked with `-z initfirst` may call malloc that early.
+static void take_late_options(void) {
+  struct hak_config late = hak_config_read(get_variable);
+  late.background_purge = late.background_purge && is_at_home;
+  hak_pool_lock(&process.pool);
+  hak_config_take_late(&process.config, &late);
+  apply_options_locked();
+  hak_pool_unlock(&process.pool);
+}
+
 // For programs that fork, or start threads, before they allocate; and what may allocate waits until the program is up:
 // looking for libc's malloc.
 __attribute__((constructor)) static void program_is_up(void) {
   (void)hak_process_get();
+  if (options_are_late) take_late_options();
   if (process.config.allow_malloc_fallback) hak_fallback_find();
 }
 

@@ -39,6 +39,11 @@ static HAK_COLD void *out_of_memory(struct hak_process *process, size_t size, si
       if (!process->config.allow_malloc_fallback) {
         hak_report("WARNING: malloc fallback disabled (size=%zu), returning NULL (OOM)", size);
       }
+      if (hak_limit_refuses(&process->pool.retain.limit, size)) {
+        hak_report("WARNING: HAKMEM_LIMIT is %zu bytes, of which %zu are held",
+                   hak_load_relaxed(&process->pool.retain.limit.max_bytes),
+                   hak_load_relaxed(&process->pool.retain.limit.held_bytes));
+      }
     }
   }
   errno = ENOMEM;
@@ -76,8 +81,8 @@ static void *malloc_block(struct hak_process *process, size_t size, size_t align
 }
 
 // One way through all tiers. *zeroed, if not NULL, tells whether the block is known to be zero. What the tiers below
-// Huge are for Huge serves only as the `last_resort`: a mapping takes 2 MiB of address space, and perhaps the others are
-// refused only for what Huge has cached.
+// Huge are for Huge serves only as the `last_resort`: a mapping takes 2 MiB of address space, and perhaps the others
+// are refused only for what Huge has cached.
 static void *malloc_tiers(struct hak_process *process, size_t size, size_t alignment, bool *zeroed, bool last_resort) {
   if (zeroed != NULL) *zeroed = false;
   void *p = malloc_block(process, size, alignment);
@@ -230,6 +235,8 @@ static void free_to_tier(struct hak_process *process, void *p, uint32_t entry, c
   if (is_sealed(kind)) {
     p = take_back(process, p, entry, function);
     if (p == NULL) return;
+  } else if (kind > HAK_KIND_MID_LAST) {
+    (void)block_bytes(p, entry, function);  // which names the function where the pointer is wrong; the tiers say "free"
   }
   if (kind == HAK_KIND_ACE) {
     hak_ace_free(&process->ace, hak_thread_cache.heap == NULL ? NULL : &hak_thread_ace_cache, p);

@@ -53,6 +53,16 @@ INSTANTIATE_TEST_SUITE_P(Programs, Lifetime,
                          testing::Values("lifetime", "lifetime_linked", "lifetime_static", "lifetime_static_pie"),
                          [](const auto &program) { return std::string(program.param); });
 
+// Its IFUNC resolver calls malloc before libc knows the environment.
+TEST(Options, AreReadWhereMallocCameBeforeTheEnvironment) {
+  Outcome outcome = hak_test::Run(
+      {"/usr/bin/env", "HAKMEM_VERBOSE=x", "HAKMEM_LIMIT=1g", "HAKMEM_TINY_MEM_DIET=1", Program("lifetime")});
+  EXPECT_EQ(outcome.out, "ok\n");
+  EXPECT_NE(outcome.err.find("HAKMEM_VERBOSE must be a number"), std::string::npos) << outcome.err;
+  EXPECT_NE(outcome.err.find("HAKMEM_TINY_MEM_DIET has no effect"), std::string::npos) << outcome.err;
+  EXPECT_EQ(outcome.err.find("HAKMEM_LIMIT"), std::string::npos) << outcome.err;
+}
+
 // The library guest.c.
 struct Guest {
   explicit Guest(void *handle_of_library) : handle(handle_of_library) {
