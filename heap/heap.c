@@ -21,6 +21,8 @@ void hak_bin_link(struct hak_heap *heap, struct hak_slab *slab) {
 }
 
 void hak_bin_unlink(struct hak_heap *heap, struct hak_slab *slab) {
+  struct hak_bin *bin = &heap->bin[slab->kind];
+  if (bin->next_asleep == slab) bin->next_asleep = slab->next;
   if (slab->next != NULL) slab->next->prev = slab->prev;
   if (slab->prev != NULL) {
     slab->prev->next = slab->next;
@@ -181,10 +183,14 @@ static struct hak_slab *with_free_block(struct hak_slab *slab) {
   return slab;
 }
 
-// When memory has run out: a slab with fewer free blocks than would wake it.
+// When memory has run out: a slab with fewer free blocks than would wake it. The search goes on behind the one that was
+// found last, so that it does not pass all that are full each time.
 static struct hak_slab *wake_early(struct hak_heap *heap, size_t kind) {
-  struct hak_slab *slab = with_free_block(heap->bin[kind].slabs[HAK_SLAB_ASLEEP]);
-  if (slab == NULL) slab = with_free_block(heap->bin[kind].slabs[HAK_SLAB_PARTLY_CARVED]);
+  struct hak_bin *bin = &heap->bin[kind];
+  struct hak_slab *slab = with_free_block(bin->next_asleep);
+  if (slab == NULL) slab = with_free_block(bin->slabs[HAK_SLAB_ASLEEP]);
+  bin->next_asleep = slab;  // which is about to leave the list
+  if (slab == NULL) slab = with_free_block(bin->slabs[HAK_SLAB_PARTLY_CARVED]);
   if (slab != NULL) (void)wake(heap, slab);
   return slab;
 }

@@ -33,8 +33,9 @@ struct hak_bin {
     struct hak_slab *current;
     struct hak_slab *slabs[HAK_SLAB_STATES];  // by state; doubly linked, the slab that came last first
   };
-  uint32_t n_fresh;     // slabs taken from the pool since the last trim: how hot the kind is
-  uint32_t n_borrowed;  // blocks of a larger kind that were taken instead
+  struct hak_slab *next_asleep;  // ASLEEP, or NULL: where the next search for a free block begins
+  uint32_t n_fresh;              // slabs taken from the pool since the last trim: how hot the kind is
+  uint32_t n_borrowed;           // blocks of a larger kind that were taken instead
 };
 
 // Empty runs that a heap keeps for its next refills: so many, and so many slabs in all.
