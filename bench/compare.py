@@ -2,9 +2,9 @@
 """Runs the benches of this folder and real programs over all allocators that are installed, and compares.
 
 The allocators take turns within each repetition, and each repetition begins with the next one (A B C B C A), so that a
-machine whose speed drifts is as fast for one as for the other, and none has always the same one before it. Tables show medians of CPU time (user and system time of the whole process, what other programs do
-meanwhile left out), of the time that passes, and of the peak RSS, with the ratio to the best peer. Each measured
-process proves whose memory it got; a row of one that cannot is an error. With --count the tables show instructions,
+machine whose speed drifts is as fast for one as for the other, and none has always the same one before it. Tables show
+medians of CPU time (user and system time of the whole process, what other programs do meanwhile left out), of the time
+that passes, and of the peak RSS, with the ratio to the best peer. Each measured process proves whose memory it got; a row of one that cannot is an error. With --count the tables show instructions,
 cache misses and mispredicted branches as Valgrind counts them, which vary little whatever else the machine does.
 """
 # The shebang names Debian's Python: the one that its python3-matplotlib is for.
@@ -207,8 +207,8 @@ def parse_arguments():
                         help=f"multiplies every row's operations; default 1, with --quick {QUICK_SCALE}")
     parser.add_argument("--quick", action="store_true", help="a fifth of the work, for a first look")
     parser.add_argument("--count", action="store_true",
-                        help="count instructions, cache misses and mispredicted branches under Valgrind, 50 times as slow, "
-                             "in place of times")
+                        help="count instructions, cache misses and mispredicted branches under Valgrind, 50 times as "
+                             "slow, in place of times")
     for kind, name in (("json", "JSON"), ("csv", "CSV"), ("markdown", "Markdown"), ("html", "HTML")):
         parser.add_argument(f"--{kind}", metavar="FILE", type=lambda path: pathlib.Path(allocators.user_path(path)),
                             help=f"write the results as {name} too")

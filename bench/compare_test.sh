@@ -54,7 +54,8 @@ expect 0 '^\| single pairs 64 B \[ns\] ( *\| +[0-9.,]+ ±[0-9]+%){2} .* again ' 
 # Counts, which repeat where no time is read; of real programs too.
 expect 0 '^\| single pairs 64 B \[1\] ( *\| +[0-9.,]+ ±0%){2} ' '^1/8, ' "$compare" --count \
   --only '^(single|sqlite3)' --scale 0.001 --repetitions 2 --allocators hakmem,glibc --csv "$folder/counts.csv"
-head -1 "$folder/counts.csv" | grep -q ',instructions,d1_misses,ll_misses,branch_misses,error' || fail 'counts.csv has no counts'
+head -1 "$folder/counts.csv" | grep -q ',instructions,d1_misses,ll_misses,branch_misses,error' ||
+  fail 'counts.csv has no counts'
 if command -v sqlite3 >/dev/null; then
   (($(grep -cE '^sqlite3,.*(,[0-9]+){4},.?$' "$folder/counts.csv") == 4)) || fail 'sqlite3 was not counted'
 fi

@@ -195,13 +195,16 @@ static struct hak_slab *wake_early(struct hak_heap *heap, size_t kind) {
   return slab;
 }
 
-// The slab that is to become current, in no list; NULL when memory has run out. Fuller ones first, so that the emptier
-// ones can become empty.
+// Fuller ones first, so that the emptier ones can become empty.
+static struct hak_slab *first_awake(const struct hak_bin *bin) {
+  return bin->slabs[HAK_SLAB_AWAKE] != NULL ? bin->slabs[HAK_SLAB_AWAKE] : bin->slabs[HAK_SLAB_SPARSE];
+}
+
+// The slab that is to become current, in no list; NULL when memory has run out.
 static struct hak_slab *next_slab(struct hak_heap *heap, const struct hak_class *geometry) {
-  struct hak_slab **slabs = heap->bin[geometry->kind].slabs;
-  struct hak_slab *slab = slabs[HAK_SLAB_AWAKE];
-  if (slab == NULL) slab = slabs[HAK_SLAB_SPARSE];
-  if (slab == NULL) slab = slabs[HAK_SLAB_PARTLY_CARVED];
+  const struct hak_bin *bin = &heap->bin[geometry->kind];
+  struct hak_slab *slab = first_awake(bin);
+  if (slab == NULL) slab = bin->slabs[HAK_SLAB_PARTLY_CARVED];
   if (slab == NULL) {
     slab = hak_public_take(heap, geometry->kind);
     if (slab == NULL) slab = hak_slab_fresh(heap, geometry);
@@ -241,8 +244,7 @@ static bool refill(struct hak_cache *cache, const struct hak_class *geometry) {
     // The limit (limit.h) allows for no more pages, and all that the slab has free was purged. Another one may have
     // what can be used at once.
     *list = slab->base;
-    slab = bin->slabs[HAK_SLAB_AWAKE];
-    if (slab == NULL) slab = bin->slabs[HAK_SLAB_SPARSE];
+    slab = first_awake(bin);
     if (slab == NULL) slab = wake_early(heap, geometry->kind);
     if (slab == NULL) return false;
     hak_bin_unlink(heap, slab);

@@ -449,14 +449,14 @@ static struct hak_huge *adjust_cached(struct hak_huge_heap *heap, struct hak_hug
     hak_huge_unlock(heap);
     return NULL;
   }
-  if (!fits(bytes_of(mapping), bytes, SLACK_OF_REUSED)) split(heap, mapping, bytes);
-  // Under a limit every byte that is mapped is held.
-  bool has_limit = hak_load_relaxed(&limit_of(heap)->max_bytes) != HAK_LIMIT_NONE;
-  if (has_limit && !fits(bytes_of(mapping), bytes, SLACK_OF_REUSED)) cut(heap, mapping, bytes);
-  // Else not unmapped, so that the parts can become one again.
-  if (!fits(bytes_of(mapping), bytes, SLACK_OF_REUSED) && !mapping->clean) {
-    (void)heap->os->purge((void *)(mapping->base + bytes), bytes_of(mapping) - bytes);
-  }
+  if (fits(bytes_of(mapping), bytes, SLACK_OF_REUSED)) return mapping;
+  split(heap, mapping, bytes);
+  if (fits(bytes_of(mapping), bytes, SLACK_OF_REUSED)) return mapping;
+  // Under a limit every byte that is mapped is held; else the rest stays mapped, so that the parts can become one
+  // again.
+  if (hak_load_relaxed(&limit_of(heap)->max_bytes) != HAK_LIMIT_NONE) cut(heap, mapping, bytes);
+  size_t rest_bytes = bytes_of(mapping) - bytes;
+  if (rest_bytes != 0 && !mapping->clean) (void)heap->os->purge((void *)(mapping->base + bytes), rest_bytes);
   return mapping;
 }
 

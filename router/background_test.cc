@@ -60,6 +60,18 @@ void FreeAll(const std::vector<void *> &blocks) {
   for (void *p : blocks) hak_free(p);
 }
 
+void Work() {
+  for (int i = 0; i < 100; ++i) hak_free(hak_malloc(3 * kMiB));
+}
+
+// Whether the thread comes; it is started by who allocates and frees.
+bool ComesBeside(int n_before) {
+  return Becomes([&] {
+    Work();
+    return CountThreads() == n_before + 1;
+  });
+}
+
 // Also by the main thread, which then does nothing: it is the background thread that gives back.
 void ExpectAThreadThatComesAndGoes() {
   much_thread_local_data[0] = 1;
@@ -67,11 +79,7 @@ void ExpectAThreadThatComesAndGoes() {
   FreeAll(PeakOf(4 * kMiB));
   EXPECT_EQ(CountThreads(), n_before) << "a small process needs none";
   std::vector<void *> left = PeakOf(64 * kMiB);
-  // It is started by who allocates and frees.
-  EXPECT_TRUE(Becomes([&] {
-    for (int i = 0; i < 100; ++i) hak_free(hak_malloc(3 * kMiB));
-    return CountThreads() == n_before + 1;
-  }));
+  EXPECT_TRUE(ComesBeside(n_before));
   FreeAll(left);
   EXPECT_TRUE(Becomes([] { return SuperslabBytes() < 16 * kMiB; })) << SuperslabBytes();
   EXPECT_TRUE(Becomes([&] { return CountThreads() == n_before; }));
@@ -86,17 +94,10 @@ TEST(Background, GoesAndComesAsTheOptionSays) {
   const int n_before = CountThreads();
   // Enough for it to stay.
   std::vector<void *> left = PeakOf(64 * kMiB);
-  auto works = [] {
-    for (int i = 0; i < 100; ++i) hak_free(hak_malloc(3 * kMiB));
-  };
-  auto is_there = [&] {
-    works();
-    return CountThreads() == n_before + 1;
-  };
-  EXPECT_TRUE(Becomes(is_there));
+  EXPECT_TRUE(ComesBeside(n_before));
   EXPECT_EQ(hak_set("HAKMEM_BACKGROUND_PURGE", "0"), 0);
   EXPECT_TRUE(Becomes([&] { return CountThreads() == n_before; }));
-  works();
+  Work();
   EXPECT_EQ(CountThreads(), n_before);
   EXPECT_EQ(hak_set("HAKMEM_BACKGROUND_PURGE", "1"), 0);
   EXPECT_EQ(CountThreads(), n_before + 1) << "the program may do nothing from now on";
@@ -107,10 +108,7 @@ TEST(Background, GoesAndComesAsTheOptionSays) {
 TEST(Background, EndsAsTheOptionSaysHoweverLongItRests) {
   const int n_before = CountThreads();
   std::vector<void *> left = PeakOf(64 * kMiB);
-  EXPECT_TRUE(Becomes([&] {
-    for (int i = 0; i < 100; ++i) hak_free(hak_malloc(3 * kMiB));
-    return CountThreads() == n_before + 1;
-  }));
+  EXPECT_TRUE(ComesBeside(n_before));
   EXPECT_EQ(hak_set("HAKMEM_PURGE_DELAY_MS", "3600000"), 0);
   usleep(100000);  // it begins to rest for half an hour
   EXPECT_EQ(hak_set("HAKMEM_BACKGROUND_PURGE", "0"), 0);

@@ -51,14 +51,19 @@ struct Block {
   Block *next;
 };
 
+void Chain(void *p, Block **all) {
+  auto *block = static_cast<Block *>(p);
+  block->next = *all;
+  *all = block;
+}
+
 // As many blocks as there is memory for, or `bytes` allow; their number.
 size_t Fill(size_t size, Block **all, size_t bytes = SIZE_MAX) {
   size_t n = 0;
   while (n < bytes / size) {
-    auto *block = static_cast<Block *>(Malloc(size));
-    if (block == nullptr) break;
-    block->next = *all;
-    *all = block;
+    void *p = Malloc(size);
+    if (p == nullptr) break;
+    Chain(p, all);
     ++n;
   }
   return n;
@@ -292,17 +297,12 @@ TEST_F(Limit, BlocksBehindPurgedSlabsAreHandedOut) {
   std::sort(blocks.begin(), blocks.end());
   size_t n_free = 0;
   Block *left = nullptr;
-  auto keep = [&left](void *p) {
-    auto *block = static_cast<Block *>(p);
-    block->next = left;
-    left = block;
-  };
   for (size_t i = 0; i < n / 2; ++i) {
     if (i % 2 == 0) {
       hak_free(blocks[i]);
       ++n_free;
     } else {
-      keep(blocks[i]);
+      Chain(blocks[i], &left);
     }
   }
   for (size_t i = n / 2; i < n; ++i) {
@@ -310,7 +310,7 @@ TEST_F(Limit, BlocksBehindPurgedSlabsAreHandedOut) {
     if (in_slab >= 16 * kKiB && in_slab < 36 * kKiB) {
       hak_free(blocks[i]);
     } else {
-      keep(blocks[i]);
+      Chain(blocks[i], &left);
     }
   }
   hak_trim(0);

@@ -107,11 +107,16 @@ static void apply_options_locked(void) HAK_REQUIRES(process.pool.lock) {
   hak_store_relaxed(&retain->limit.max_bytes, config->limit.bytes == 0 ? HAK_LIMIT_NONE : config->limit.bytes);
 }
 
+// A thread that another libc than the program's starts would not be a whole one (has_programs_libc).
+static void refuse_background_elsewhere(struct hak_config *config) {
+  if (!is_at_home) config->background_purge = 0;
+}
+
 int hak_process_set(const char *name, const char *value) {
   struct hak_config changed = {.verbose = 0};
   int error = hak_config_parse(&changed, name, value);
   if (error != 0) return error;
-  changed.background_purge = changed.background_purge && is_at_home;
+  refuse_background_elsewhere(&changed);
   // The pool's lock, since all of them are known to a fork.
   hak_pool_lock(&process.pool);
   hak_config_copy(&process.config, &changed, name);
@@ -151,7 +156,7 @@ static bool make_process(void) {
     hak_ace_init(&process.ace, &process.pool, diet);
     hak_huge_init(&process.huge, &process.pool, diet);
     is_at_home = has_programs_libc();
-    process.config.background_purge = process.config.background_purge && is_at_home;
+    refuse_background_elsewhere(&process.config);
     exit_key_made = is_at_home && pthread_key_create(&exit_key, thread_ends) == 0;
     // Release: pairs with hak_process_get, publishes all of the above.
     hak_store_release(&process_ready, true);
@@ -175,7 +180,7 @@ struct hak_process *hak_process_get(void) {
 // IFUNC resolvers and the constructors of libraries that are linked with `-z initfirst` may call malloc that early.
 static void take_late_options(void) {
   struct hak_config late = hak_config_read(get_variable);
-  late.background_purge = late.background_purge && is_at_home;
+  refuse_background_elsewhere(&late);
   hak_pool_lock(&process.pool);
   hak_config_take_late(&process.config, &late);
   apply_options_locked();

@@ -235,8 +235,6 @@ static void free_to_tier(struct hak_process *process, void *p, uint32_t entry, c
   if (is_sealed(kind)) {
     p = take_back(process, p, entry, function);
     if (p == NULL) return;
-  } else if (kind > HAK_KIND_MID_LAST) {
-    (void)block_bytes(p, entry, function);  // which names the function where the pointer is wrong; the tiers say "free"
   }
   if (kind == HAK_KIND_ACE) {
     hak_ace_free(&process->ace, hak_thread_cache.heap == NULL ? NULL : &hak_thread_ace_cache, p);
@@ -375,14 +373,14 @@ static bool is_short_of(struct hak_process *process, size_t size, size_t old_siz
 }
 
 static HAK_NOINLINE void *realloc_any(void *p, size_t size) {
-  if (size == 0) {
-    free_for(p, "realloc");
-    return NULL;
-  }
   struct hak_process *process = hak_process_get();
   if (is_libcs(process, p)) return hak_fallback_realloc(p, size);
   uint32_t entry = entry_of_block(p, "realloc");
   size_t old_bytes = usable_bytes(p, entry, "realloc");
+  if (size == 0) {
+    free_for(p, "realloc");
+    return NULL;
+  }
   if (HAK_POISON) hak_router_unmark_block(p);
   void *resized = resize(process, p, entry, old_bytes, size);
   if (resized == NULL && hak_entry_kind(entry) > HAK_KIND_MID_LAST && is_short_of(process, size, old_bytes)) {
