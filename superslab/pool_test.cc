@@ -287,11 +287,11 @@ TEST_F(Pool, LearnsToKeepWhatItWouldHaveNeededAndForgetsIt) {
   size_t early = 8 * HAK_SUPERSLAB_BYTES - HAK_RETAIN_MIN_BYTES;
   EXPECT_EQ(pool_.retain.ghost_bytes, early);
   // Whoever takes pages into use says so.
-  hak_retain_took_pages(&pool_.retain, early, early / 2);
-  EXPECT_EQ(pool_.retain.learned_bytes, early);
-  hak_retain_took_pages(&pool_.retain, early, early);
-  EXPECT_EQ(pool_.retain.learned_bytes, 2 * early) << "no more than twice what went back early";
-  hak_retain_lost_pages(&pool_.retain, 2 * early);
+  hak_retain_took_pages(&pool_.retain, 2 * early, early / 4);
+  EXPECT_EQ(pool_.retain.learned_bytes, early / 4 * HAK_RETAIN_GHOST_WEIGHT);
+  hak_retain_took_pages(&pool_.retain, 2 * early, early);
+  EXPECT_EQ(pool_.retain.learned_bytes, HAK_RETAIN_GHOST_WEIGHT * early) << "no more than went back early counts";
+  hak_retain_lost_pages(&pool_.retain, 4 * early);
 
   slabs = AcquireMany(6 * 32);
   ReleaseAll(slabs);
@@ -309,7 +309,7 @@ TEST_F(Pool, WhatItHasLearnedKeepsTheWholeNoLargerThanWhatWasInUseAndAnEighth) {
   ReleaseAll(slabs);
   size_t early = 16 * HAK_SUPERSLAB_BYTES - HAK_RETAIN_MIN_BYTES;
   hak_retain_took_pages(&pool_.retain, 96 * HAK_SUPERSLAB_BYTES, early);
-  EXPECT_EQ(pool_.retain.learned_bytes, 2 * early);
+  EXPECT_EQ(pool_.retain.learned_bytes, HAK_RETAIN_GHOST_WEIGHT * early);
   hak_retain_lost_pages(&pool_.retain, 2 * HAK_SUPERSLAB_BYTES);
 
   slabs = AcquireMany(16 * 32);

@@ -6,8 +6,8 @@
 // back at once, the longest unused first.
 //
 // The limit is learned. What went back early is remembered for two decay times at most, as a ghost: if the process
-// takes fresh memory meanwhile, it would have been better to keep as much, and the limit grows by twice that. So a
-// program that frees all it has once gives it back, and one that does so again and again soon keeps it. What stayed
+// takes fresh memory meanwhile, it would have been better to keep as much, and the limit grows by four times that. So
+// a program that frees all it has once gives it back, and one that does so again and again soon keeps it. What stayed
 // until the decay time was over lowers the limit as fast. But memory that one tier keeps may be of no use to another,
 // so that a steady program might learn ever more: what was learned keeps the whole no larger than what was in use at
 // the most plus an eighth, or 16 MiB as long as that is no more than 64 MiB in all: what is split among kinds is larger
@@ -37,6 +37,7 @@ extern "C" {
 #define HAK_RETAIN_SHIFT 5
 #define HAK_RETAIN_SMALL_SLACK_BYTES ((size_t)16 * 1024 * 1024)
 #define HAK_RETAIN_SMALL_BYTES ((size_t)64 * 1024 * 1024)
+#define HAK_RETAIN_GHOST_WEIGHT 4  // 2 and 8 were tried: docs/decisions/0004-what-is-kept.md
 
 struct hak_retain {
   const struct hak_os *os;
@@ -129,7 +130,8 @@ static inline void hak_retain_gave_back_early(struct hak_retain *retain, size_t 
 // Notes that `bytes` that were unused for the decay time went back.
 static inline void hak_retain_gave_back_late(struct hak_retain *retain, size_t bytes) {
   size_t learned = hak_load_relaxed(&retain->learned_bytes);
-  if (learned != 0) hak_store_relaxed(&retain->learned_bytes, learned - hak_min(learned, 2 * bytes));
+  if (learned != 0)
+    hak_store_relaxed(&retain->learned_bytes, learned - hak_min(learned, HAK_RETAIN_GHOST_WEIGHT * bytes));
 }
 
 // Notes that the program wants nothing kept: what was in use before does not matter any more.
@@ -154,9 +156,9 @@ static inline void hak_retain_took_pages(struct hak_retain *retain, size_t bytes
   }
   size_t learned = hak_min(ghost, fresh_bytes);
   hak_store_relaxed(&retain->ghost_bytes, ghost - learned);
-  // Twice as much, so that a program in phases has its limit after few of them; but no more than can have an effect,
-  // else what stayed until the decay time was over could not lower it.
-  learned = hak_load_relaxed(&retain->learned_bytes) + 2 * learned;
+  // Much more, so that a program in phases has its limit after few of them; but no more than can have an effect, else
+  // what stayed until the decay time was over could not lower it.
+  learned = hak_load_relaxed(&retain->learned_bytes) + HAK_RETAIN_GHOST_WEIGHT * learned;
   hak_store_relaxed(&retain->learned_bytes, hak_min(learned, hak_retain_learned_most(retain)));
 }
 
