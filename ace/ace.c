@@ -10,9 +10,11 @@
 #include "platform/report.h"
 #include "superslab/registry.h"
 
-#define MIB_PAGES ((int32_t)((1024 * 1024) >> HAK_ACE_PAGE_SHIFT))
-#define MIN_BUDGET_PAGES (1 * MIB_PAGES)
-#define MAX_BUDGET_PAGES (32 * MIB_PAGES)
+// In weights (ace_inline.h).
+#define PAGE_WEIGHT ((size_t)1 << HAK_ACE_EXTENT_PAGES_SHIFT)
+#define MIB_WEIGHT (((size_t)1024 * 1024 >> HAK_ACE_PAGE_SHIFT) * PAGE_WEIGHT)
+#define MIN_BUDGET (1 * MIB_WEIGHT)
+#define MAX_BUDGET (32 * MIB_WEIGHT)
 
 // Every so many misses the clock is read, and what is due is done.
 #define MISSES_PER_TICK 16
@@ -25,7 +27,7 @@
 
 struct victims {
   size_t n;
-  void *extents[MAX_VICTIMS];
+  void *extents[MAX_VICTIMS + 1];  // and one that was never cached
 };
 
 void hak_ace_init(struct hak_ace *ace, struct hak_pool *pool, bool diet) {
@@ -50,22 +52,25 @@ static size_t count_of(const struct hak_ace_cache *cache, size_t size_class) {
 }
 
 static void set_limit(struct hak_ace_cache *cache, size_t size_class, size_t limit) {
-  cache->end[size_class] = cache->slots[size_class] + hak_min(hak_max(limit, 1), HAK_ACE_CACHE_DEPTH);
+  cache->end[size_class] = cache->stacks->slots[size_class] + hak_min(hak_max(limit, 1), HAK_ACE_CACHE_DEPTH);
 }
 
-static int32_t pages_of(const void *extent) {
-  return (int32_t)(hak_load_relaxed(hak_ace_extent_of(extent)) & HAK_ACE_EXTENT_PAGES);
+static void give_back(struct hak_ace *ace, struct victims *victims, uint64_t now) {
+  hak_ace_arena_free(ace, victims->extents, victims->n, now);
+  victims->n = 0;
 }
 
 // Takes the `n` longest cached extents out of the class's stack. They keep their mark.
-static void evict(struct hak_ace_cache *cache, size_t size_class, size_t n, struct victims *victims) {
-  void **stack = cache->slots[size_class];
+static void evict(struct hak_ace *ace, struct hak_ace_cache *cache, size_t size_class, size_t n,
+                  struct victims *victims, uint64_t now) {
+  if (victims->n + n > MAX_VICTIMS) give_back(ace, victims, now);
+  struct hak_ace_cached *stack = cache->stacks->slots[size_class];
   size_t left = count_of(cache, size_class) - n;
   // Emptied first, so that a fork in between loses extents instead of finding them twice.
   hak_store_release(&cache->top[size_class], stack);
   for (size_t i = 0; i < n; ++i) {
-    victims->extents[victims->n++] = stack[i];
-    cache->room_pages += pages_of(stack[i]);
+    victims->extents[victims->n++] = stack[i].extent;
+    cache->room += hak_load_relaxed(stack[i].word) & ~HAK_ACE_UNUSED;
   }
   for (size_t i = 0; i < left; ++i) stack[i] = stack[i + n];
   hak_store_release(&cache->top[size_class], stack + left);
@@ -75,11 +80,6 @@ static void evict(struct hak_ace_cache *cache, size_t size_class, size_t n, stru
   }
 }
 
-static void give_back(struct hak_ace *ace, struct victims *victims, uint64_t now) {
-  hak_ace_arena_free(ace, victims->extents, victims->n, now);
-  victims->n = 0;
-}
-
 // Evicts from every class in `classes`: half of what it has, rounded up, or all.
 static void evict_classes(struct hak_ace *ace, struct hak_ace_cache *cache, uint64_t classes, bool all, uint64_t now) {
   struct victims victims;
@@ -87,9 +87,7 @@ static void evict_classes(struct hak_ace *ace, struct hak_ace_cache *cache, uint
   for (uint64_t rest = cache->nonempty & classes; rest != 0; rest &= rest - 1) {
     size_t size_class = (size_t)__builtin_ctzl(rest);
     size_t count = count_of(cache, size_class);
-    size_t n = all ? count : (count + 1) / 2;
-    if (victims.n + n > MAX_VICTIMS) give_back(ace, &victims, now);
-    evict(cache, size_class, n, &victims);
+    evict(ace, cache, size_class, all ? count : (count + 1) / 2, &victims, now);
   }
   give_back(ace, &victims, now);
 }
@@ -104,55 +102,49 @@ static void decay_if_due(struct hak_ace *ace, struct hak_ace_cache *cache, uint6
   cache->decayed_ms = now;
   uint64_t unused = cache->nonempty & ~cache->emptied;
   cache->emptied = 0;
-  int32_t room_before = cache->room_pages;
+  uint32_t room_before = cache->room;
   evict_classes(ace, cache, unused, false, now);
   for (; unused != 0; unused &= unused - 1) {
     size_t size_class = (size_t)__builtin_ctzl(unused);
     set_limit(cache, size_class, count_of(cache, size_class));
   }
-  int32_t surplus = cache->room_pages - room_before;
-  if (surplus > cache->budget_pages - MIN_BUDGET_PAGES) surplus = cache->budget_pages - MIN_BUDGET_PAGES;
-  cache->budget_pages -= surplus;
-  cache->room_pages -= surplus;
+  uint32_t surplus = hak_min(cache->room - room_before, cache->budget - (uint32_t)MIN_BUDGET);
+  cache->budget -= surplus;
+  cache->room -= surplus;
 }
 
 // Binds the cache to the arena with the fewest threads; the first of them, so that a program in which threads come and
 // go keeps to few arenas.
-static void start_cache(struct hak_ace *ace, struct hak_ace_cache *cache) {
+static bool start_cache(struct hak_ace *ace, struct hak_ace_cache *cache) {
   struct hak_ace_arena *arena = &ace->arenas[0];
   for (size_t i = 1; i < HAK_ACE_ARENAS; ++i) {
     if (hak_load_relaxed(&ace->arenas[i].n_threads) < hak_load_relaxed(&arena->n_threads)) arena = &ace->arenas[i];
   }
+  struct hak_ace_stacks *stacks = hak_ace_arena_take_stacks(ace, arena);
+  if (stacks == NULL) return false;
   hak_add_relaxed(&arena->n_threads, 1);
+  cache->stacks = stacks;
   cache->arena = arena;
-  cache->budget_pages = MIN_BUDGET_PAGES;
-  cache->room_pages = MIN_BUDGET_PAGES;
-  cache->decayed_ms = 0;
+  cache->budget = MIN_BUDGET;
+  cache->room = MIN_BUDGET;
   for (size_t c = 0; c < HAK_ACE_CLASSES; ++c) {
-    cache->top[c] = cache->slots[c];
+    cache->top[c] = stacks->slots[c];
     set_limit(cache, c, 1);
   }
+  return true;
 }
 
-static void begin_slow(struct hak_ace *ace, struct hak_ace_cache *cache, uint64_t now) {
-  if (cache->arena == NULL) start_cache(ace, cache);
-  decay_if_due(ace, cache, now);
+// Whether `cache` may be used, which is started where it was not.
+static bool is_cached(struct hak_ace *ace, struct hak_ace_cache *cache) {
+  return cache != NULL && !ace->diet && (cache->arena != NULL || start_cache(ace, cache));
 }
 
 // How far a budget may grow: all caches of an arena together to a third of what the arena has, so that caches stay in
 // proportion to what the program uses, whatever its number of threads.
-static int32_t budget_limit(const struct hak_ace_cache *cache) {
+static uint32_t budget_limit(const struct hak_ace_cache *cache) {
   size_t n_pages = hak_load_relaxed(&cache->arena->n_superslabs) * HAK_ACE_SUPERSLAB_PAGES;
-  size_t share = n_pages / (3 * hak_max(hak_load_relaxed(&cache->arena->n_threads), 1));
-  return (int32_t)hak_max(hak_min(share, (size_t)MAX_BUDGET_PAGES), (size_t)MIN_BUDGET_PAGES);
-}
-
-// Where the program has become smaller, the cache follows.
-static void limit_budget(struct hak_ace_cache *cache) {
-  int32_t surplus = cache->budget_pages - budget_limit(cache);
-  if (surplus <= 0) return;
-  cache->budget_pages -= surplus;
-  cache->room_pages -= surplus;
+  size_t share = n_pages * PAGE_WEIGHT / (3 * hak_max(hak_load_relaxed(&cache->arena->n_threads), 1));
+  return (uint32_t)hak_max(hak_min(share, MAX_BUDGET), MIN_BUDGET);
 }
 
 // A miss after an overflow of the class says that a deeper cache would have had the extent.
@@ -160,14 +152,14 @@ static void adapt_to_miss(struct hak_ace_cache *cache, size_t size_class) {
   uint64_t bit = bit_of(size_class);
   if ((cache->overflowed & bit) != 0) {
     cache->overflowed &= ~bit;
-    set_limit(cache, size_class, (size_t)(cache->end[size_class] - cache->slots[size_class]) + 1);
+    set_limit(cache, size_class, (size_t)(cache->end[size_class] - cache->stacks->slots[size_class]) + 1);
   }
   if ((cache->evicted & bit) != 0) {
     cache->evicted &= ~bit;
-    int32_t growth = (int32_t)hak_ace_class_pages(size_class);
-    if (cache->budget_pages + growth <= budget_limit(cache)) {
-      cache->budget_pages += growth;
-      cache->room_pages += growth;
+    uint32_t growth = hak_ace_extent_make(hak_ace_class_pages(size_class));
+    if (cache->budget + growth <= budget_limit(cache)) {
+      cache->budget += growth;
+      cache->room += growth;
     }
   }
 }
@@ -188,12 +180,9 @@ static HAK_NOINLINE void *malloc_slow(struct hak_ace *ace, struct hak_ace_cache 
                                       size_t alignment, bool *zeroed) {
   size_t n_pages = hak_ace_class_pages(size_class);
   size_t align_pages = hak_max(alignment >> HAK_ACE_PAGE_SHIFT, 1);
-  if (cache == NULL || ace->diet) return malloc_from_any(ace, &ace->arenas[0], n_pages, align_pages, zeroed);
+  if (!is_cached(ace, cache)) return malloc_from_any(ace, &ace->arenas[0], n_pages, align_pages, zeroed);
 
-  bool tick = cache->n_misses++ % MISSES_PER_TICK == 0;
-  if (tick && cache->arena == NULL) {
-    start_cache(ace, cache);
-  } else if (tick) {
+  if (++cache->n_misses % MISSES_PER_TICK == 0) {
     uint64_t now = now_ms(ace);
     decay_if_due(ace, cache, now);
     hak_ace_arena_tick(ace, cache->arena, now);
@@ -218,37 +207,43 @@ void *hak_ace_malloc(struct hak_ace *ace, struct hak_ace_cache *cache, size_t si
 
 // Free
 
-// Makes room for `n_pages` pages by evicting from one class after the other, round and round.
-static void evict_for_budget(struct hak_ace *ace, struct hak_ace_cache *cache, size_t n_pages, struct victims *victims,
-                             uint64_t now) {
-  while (cache->room_pages < (int32_t)n_pages) {
+// Makes room for `weight` by evicting from one class after the other, round and round.
+static void evict_for_room(struct hak_ace *ace, struct hak_ace_cache *cache, uint32_t weight, struct victims *victims,
+                           uint64_t now) {
+  while (cache->room < weight) {
     uint64_t below = cache->nonempty & (bit_of(cache->next_victim) - 1);
     size_t victim = hak_log2_floor(below != 0 ? below : cache->nonempty);
-    if (victims->n == MAX_VICTIMS) give_back(ace, victims, now);
-    evict(cache, victim, 1, victims);
+    evict(ace, cache, victim, 1, victims, now);
     cache->evicted |= bit_of(victim);
     cache->next_victim = (uint32_t)victim;
   }
 }
 
+// Where the program has become smaller, the cache follows.
+static void limit_budget(struct hak_ace *ace, struct hak_ace_cache *cache, struct victims *victims, uint64_t now) {
+  uint32_t surplus = cache->budget - hak_min(cache->budget, budget_limit(cache));
+  evict_for_room(ace, cache, surplus, victims, now);
+  cache->budget -= surplus;
+  cache->room -= surplus;
+}
+
 static HAK_NOINLINE void free_slow(struct hak_ace *ace, struct hak_ace_cache *cache, void *p, uint32_t extent) {
   uint64_t now = now_ms(ace);
-  if (cache == NULL || ace->diet) {
+  if (!is_cached(ace, cache)) {
     if (!hak_ace_arena_free_live(ace, p, now)) hak_ace_misuse(ace, "free", p);
     return;
   }
-  begin_slow(ace, cache, now);
-  limit_budget(cache);
-  size_t size_class = extent >> HAK_ACE_EXTENT_CLASS_SHIFT;
-  size_t n_pages = extent & HAK_ACE_EXTENT_PAGES;
+  decay_if_due(ace, cache, now);
   struct victims victims;
   victims.n = 0;
+  limit_budget(ace, cache, &victims, now);
+  size_t size_class = extent & HAK_ACE_EXTENT_CLASS;
   if (cache->top[size_class] >= cache->end[size_class]) {
-    evict(cache, size_class, 1, &victims);
+    evict(ace, cache, size_class, 1, &victims, now);
     cache->overflowed |= bit_of(size_class);
   }
-  if ((int32_t)n_pages <= cache->budget_pages) {
-    evict_for_budget(ace, cache, n_pages, &victims, now);
+  if (extent <= cache->budget) {
+    evict_for_room(ace, cache, extent, &victims, now);
     (void)hak_ace_cache_push(cache, p);
   } else {
     cache->evicted |= bit_of(size_class);
@@ -281,13 +276,13 @@ void hak_ace_misuse(struct hak_ace *ace, const char *function, const void *p) {
 size_t hak_ace_usable_size(const void *p) {
   uint32_t extent = hak_load_relaxed(hak_ace_extent_of(p));
   if (!hak_ace_extent_is_live(extent) || !hak_ace_is_page(p)) return 0;
-  return (size_t)(extent & HAK_ACE_EXTENT_PAGES) << HAK_ACE_PAGE_SHIFT;
+  return hak_ace_extent_pages(extent) << HAK_ACE_PAGE_SHIFT;
 }
 
 bool hak_ace_resize(struct hak_ace *ace, void *p, size_t size) {
   if (size == 0) size = 1;
   if (size > HAK_ACE_MAX_BYTES) return false;
-  size_t old_pages = hak_load_relaxed(hak_ace_extent_of(p)) & HAK_ACE_EXTENT_PAGES;
+  size_t old_pages = hak_ace_extent_pages(hak_load_relaxed(hak_ace_extent_of(p)));
   size_t size_class = hak_ace_class_of_size(size);
   size_t class_pages = hak_ace_class_pages(size_class);
   if (class_pages <= old_pages) {
@@ -303,6 +298,7 @@ bool hak_ace_resize(struct hak_ace *ace, void *p, size_t size) {
 void hak_ace_cache_flush(struct hak_ace *ace, struct hak_ace_cache *cache) {
   if (cache->arena == NULL) return;
   evict_classes(ace, cache, cache->nonempty, true, now_ms(ace));
+  hak_ace_arena_put_stacks(cache->arena, cache->stacks);
   hak_sub_relaxed(&cache->arena->n_threads, 1);
   *cache = (struct hak_ace_cache){.arena = NULL};
 }

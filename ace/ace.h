@@ -27,9 +27,8 @@ extern "C" {
 
 #define HAK_ACE_ARENAS 8
 #define HAK_ACE_CACHE_DEPTH 8
-#define HAK_ACE_STACK_BYTES (HAK_ACE_CACHE_DEPTH * 8)  // a power of two
-
 struct hak_ace_superslab;
+struct hak_ace_stacks;
 
 // The fields belong to ace_arena.c. Lock rank: outside the pool's; a thread holds one arena's lock at a time, but for
 // hak_ace_lock, which takes all of them in the order of the array.
@@ -42,6 +41,8 @@ struct hak_ace_arena {
   struct hak_ace_superslab *dirty_first, *dirty_last;
   // Wholly free SuperSlabs that are kept for the next request.
   size_t n_empty;
+  // Stacks that no cache uses.
+  struct hak_ace_stacks *stacks_free;
   size_t n_superslabs;  // atomic, relaxed: read by the threads of the arena
   size_t n_threads;     // atomic, relaxed: caches bound to this arena
 } __attribute__((aligned(64)));
@@ -53,29 +54,41 @@ struct hak_ace {
   struct hak_ace_arena arenas[HAK_ACE_ARENAS];
 };
 
-// One thread's cache, used by that thread alone. All zero is a valid empty cache. The fields belong to ace.c.
-//
-// Each class has a stack of extents in slots[class], aligned to its size, so that `top` itself says when it is empty:
+// An extent in a cache, and its word (ace_inline.h).
+struct hak_ace_cached {
+  void *extent;
+  uint32_t *word;
+};
+
+#define HAK_ACE_STACK_BYTES (HAK_ACE_CACHE_DEPTH * sizeof(struct hak_ace_cached))  // a power of two
+
+// The stacks of a cache, one for each class and aligned to its size, so that `top` itself says when one is empty:
 //
 //      slots[class]            top               end             slots[class + 1]
 //      v                       v                 v               v
 //      +-------+-------+-------+-------+-------+-------+-------+-------+
 //      | oldest|       | newest|       |       |     beyond the limit  |
 //      +-------+-------+-------+-------+-------+-------+-------+-------+
+struct hak_ace_stacks {
+  struct hak_ace_cached slots[HAK_ACE_CLASSES][HAK_ACE_CACHE_DEPTH];
+} __attribute__((aligned(HAK_ACE_STACK_BYTES)));
+
+// One thread's cache, used by that thread alone. All zero is a valid empty cache. The fields belong to ace.c.
 struct hak_ace_cache {
-  void **top[HAK_ACE_CLASSES];  // NULL before the first slow path, as end. First, so that an index is all of an address
-  uint64_t nonempty;            // bit per class: top is not at the start
-  int32_t room_pages;           // budget_pages minus the pages that are cached
-  int32_t budget_pages;         // 0 before the first slow path
-  struct hak_ace_arena *arena;  // where misses are served; NULL before the first slow path
+  // NULL before the first slow path, as are the pointers below. First, so that an index is all of an address.
+  struct hak_ace_cached *top[HAK_ACE_CLASSES];
+  uint64_t nonempty;  // bit per class: top is not at the start
+  uint32_t room;      // budget minus the weights of the extents that are cached (ace_inline.h)
+  uint32_t budget;    // 0 before the first slow path
+  struct hak_ace_stacks *stacks;
+  struct hak_ace_arena *arena;  // where misses are served
   uint64_t emptied;             // bit per class: the stack became empty since the last decay
   uint64_t overflowed;          // bit per class: an extent left because the stack was at its limit
   uint64_t evicted;             // bit per class: an extent left because the whole cache was at its budget
   uint64_t decayed_ms;
   uint32_t n_misses;
   uint32_t next_victim;
-  void **end[HAK_ACE_CLASSES];
-  void *slots[HAK_ACE_CLASSES][HAK_ACE_CACHE_DEPTH] __attribute__((aligned(HAK_ACE_STACK_BYTES)));
+  struct hak_ace_cached *end[HAK_ACE_CLASSES];
 };
 
 // Prepares the tier over `pool`; nothing is taken from it until the first request. With `diet`, nothing is cached and

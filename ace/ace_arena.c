@@ -283,7 +283,7 @@ bool hak_ace_arena_resize(struct hak_ace *ace, void *p, size_t n_pages, uint64_t
   lock_arena(arena);
   struct pages before = pages_of(superslab);
   size_t free_before = superslab->n_free;
-  size_t old_pages = hak_load_relaxed(hak_ace_extent_of(p)) & HAK_ACE_EXTENT_PAGES;
+  size_t old_pages = hak_ace_extent_pages(hak_load_relaxed(hak_ace_extent_of(p)));
   size_t n_more = n_pages - hak_min(n_pages, old_pages);
   unlink_by_run(arena, superslab);
   bool done = false;
@@ -324,6 +324,28 @@ size_t hak_ace_arena_trim(struct hak_ace *ace, struct hak_ace_arena *arena, size
   }
   unlock_arena(arena);
   return returned;
+}
+
+// Stacks. Those that no cache uses are linked by their first slot.
+
+static void **stacks_link(struct hak_ace_stacks *stacks) { return &stacks->slots[0][0].extent; }
+
+struct hak_ace_stacks *hak_ace_arena_take_stacks(struct hak_ace *ace, struct hak_ace_arena *arena) {
+  lock_arena(arena);
+  struct hak_ace_stacks *stacks = arena->stacks_free;
+  if (stacks != NULL) arena->stacks_free = *stacks_link(stacks);
+  unlock_arena(arena);
+  if (stacks != NULL) return stacks;
+  void *memory = hak_pool_meta_alloc(ace->pool, sizeof *stacks + HAK_ACE_STACK_BYTES);
+  if (memory == NULL) return NULL;
+  return (struct hak_ace_stacks *)hak_round_up((uintptr_t)memory, HAK_ACE_STACK_BYTES);
+}
+
+void hak_ace_arena_put_stacks(struct hak_ace_arena *arena, struct hak_ace_stacks *stacks) {
+  lock_arena(arena);
+  *stacks_link(stacks) = arena->stacks_free;
+  arena->stacks_free = stacks;
+  unlock_arena(arena);
 }
 
 size_t hak_ace_arena_free_bytes_locked(const struct hak_ace_arena *arena) {

@@ -31,6 +31,12 @@ void hak_ace_arena_tick(struct hak_ace *ace, struct hak_ace_arena *arena, uint64
 // Returns the free pages to the operating system, but for what *keep_bytes (which is counted down) lets be kept.
 size_t hak_ace_arena_trim(struct hak_ace *ace, struct hak_ace_arena *arena, size_t *keep_bytes);
 
+// Stacks for a cache of the arena, of which nothing is known; NULL when there is no memory. Takes the arena's lock.
+struct hak_ace_stacks *hak_ace_arena_take_stacks(struct hak_ace *ace, struct hak_ace_arena *arena);
+
+// Keeps empty stacks for the next cache. Takes the arena's lock.
+void hak_ace_arena_put_stacks(struct hak_ace_arena *arena, struct hak_ace_stacks *stacks);
+
 // The bytes of free pages in SuperSlabs that have room for another extent. Called with the arena's lock.
 size_t hak_ace_arena_free_bytes_locked(const struct hak_ace_arena *arena) HAK_REQUIRES(arena->lock);
 

@@ -118,11 +118,11 @@ TEST_F(AceTest, TheBudgetFollowsTheMemoryInUseAndEveryMissIsWithinIt) {
     char *&slot = slots[random() % slots.size()];
     if (slot != nullptr) Free(slot);
     slot = Malloc(33000 + random() % 900001);
-    ASSERT_LE(CachedPages(), static_cast<size_t>(cache_->budget_pages));
+    ASSERT_LE(CachedPages(), BudgetPages());
   }
   const size_t superslabs = Superslabs();
-  EXPECT_GT(cache_->budget_pages * kAcePage, 4 * kMiB);
-  EXPECT_LE(cache_->budget_pages * kAcePage, superslabs * 2 * kMiB / 2);
+  EXPECT_GT(BudgetPages() * kAcePage, 4 * kMiB);
+  EXPECT_LE(BudgetPages() * kAcePage, superslabs * 2 * kMiB / 2);
   for (char *p : slots) Free(p);
 }
 
@@ -170,6 +170,29 @@ TEST_F(AceTest, AFlushedCacheIsAsNewAndHoldsNothing) {
   for (const hak_ace_arena &arena : ace_.arenas) EXPECT_EQ(arena.n_threads, 0u);
   hak_ace_trim(&ace_, 0);
   EXPECT_EQ(Superslabs(), 0u);
+}
+
+TEST_F(AceTest, TheStacksOfAFlushedCacheServeTheNext) {
+  char *first = Malloc(100 * kKiB);
+  Free(first);
+  const hak_ace_stacks *stacks = cache_->stacks;
+  EXPECT_EQ(reinterpret_cast<uintptr_t>(stacks) % HAK_ACE_STACK_BYTES, 0u);
+  hak_ace_cache_flush(&ace_, cache_.get());
+  char *second = Malloc(100 * kKiB);
+  EXPECT_EQ(cache_->stacks, stacks);
+  Free(second);
+}
+
+TEST_F(AceTest, AThreadForWhoseStacksThereIsNoMemoryGoesWithoutACache) {
+  char *p = ArenaMalloc(100 * kKiB);
+  hak_os_fake_fail(HAK_OS_FAKE_MAP, 1, SIZE_MAX);
+  while (hak_pool_meta_alloc(&pool_, 64) != nullptr) continue;
+  Free(p);
+  EXPECT_EQ(Malloc(100 * kKiB), p) << "the arena has it";
+  EXPECT_EQ(cache_->stacks, nullptr);
+  hak_os_fake_succeed();
+  Free(p);
+  EXPECT_EQ(Count(hak_ace_class_of_size(100 * kKiB)), 1u);
 }
 
 TEST_F(AceTest, ThreadsAreSpreadOverTheArenasAndReuseThem) {

@@ -14,14 +14,14 @@ static uint32_t *words_of(const struct hak_ace_superslab *superslab) {
   return (uint32_t *)hak_slab_private_descriptor(superslab->base);
 }
 
-static size_t pages_of(uint32_t word) { return word & HAK_ACE_EXTENT_PAGES; }
+static size_t pages_of(uint32_t word) { return hak_ace_extent_pages(word); }
 static bool is_free_run(uint32_t word) { return (word & HAK_ACE_FREE) != 0; }
 
 // Free runs
 
 static void set_free_run(uint32_t *words, size_t first, size_t n_pages) {
   if (n_pages == 0) return;
-  uint32_t word = HAK_ACE_UNUSED | HAK_ACE_FREE | (uint32_t)n_pages;
+  uint32_t word = HAK_ACE_UNUSED | HAK_ACE_FREE | (uint32_t)n_pages << HAK_ACE_EXTENT_PAGES_SHIFT;
   hak_store_relaxed(&words[first], word);
   hak_store_relaxed(&words[first + n_pages - 1], word);
 }

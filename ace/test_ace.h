@@ -65,9 +65,10 @@ class AceTest : public ::testing::Test {
   size_t Superslabs() const { return pool_.n_slabs_used / HAK_SUPERSLAB_SLABS; }
   size_t Count(size_t size_class) const { return hak_ace_cache_count(cache_.get(), size_class); }
   size_t Limit(size_t size_class) const {
-    return static_cast<size_t>(cache_->end[size_class] - cache_->slots[size_class]);
+    return static_cast<size_t>(cache_->end[size_class] - cache_->stacks->slots[size_class]);
   }
-  size_t CachedPages() const { return static_cast<size_t>(cache_->budget_pages - cache_->room_pages); }
+  size_t BudgetPages() const { return cache_->budget >> HAK_ACE_EXTENT_PAGES_SHIFT; }
+  size_t CachedPages() const { return (cache_->budget - cache_->room) >> HAK_ACE_EXTENT_PAGES_SHIFT; }
 
   hak_pool pool_;
   hak_ace ace_;

@@ -269,7 +269,7 @@ static HAK_ALWAYS_INLINE void free_slow(void *p, size_t kind, uintptr_t distance
     if (hak_cache_push_run(&hak_thread_cache, p, kind, distance)) return;
     HAK_HIDE(kind);  // so that the ways above, which are more frequent, save no register for what follows
     if (HAK_LIKELY(hak_heap_free_run_fast(&hak_thread_cache, p, kind, distance, index))) return;
-  } else if (kind == HAK_KIND_ACE && distance >> HAK_ADDRESS_BITS == 0) {  // there is no list: `p` itself
+  } else if (kind == HAK_KIND_ACE) {
     if (HAK_LIKELY(hak_ace_cache_push(&hak_thread_ace_cache, p))) return;
   }
   free_as(p, function);
