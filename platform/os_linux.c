@@ -125,17 +125,17 @@ static void linux_huge_pages(void *start, size_t bytes, bool wanted) {
 #define MADV_COLLAPSE 25
 #endif
 
-// Whether the administrator allows transparent huge pages, which MADV_COLLAPSE does not ask. Where the file cannot be
-// read, nobody has forbidden them.
-static bool huge_pages_allowed(void) {
-  static int answer;  // atomic: 0 is unknown, 1 yes, 2 no
-  int known = hak_load_relaxed(&answer);
-  if (HAK_LIKELY(known != 0)) return known == 1;
+// Whether the administrator forbids transparent huge pages, which MADV_COLLAPSE does not ask. Read when the process
+// begins, since later it may have given up the right to open files, or see others. Where the file cannot be read,
+// nobody has forbidden them.
+static bool huge_pages_forbidden;  // atomic
+
+static void read_huge_pages_setting(void) {
+  int saved_errno = errno;
   char modes[64];
   (void)hak_small_file_read("/sys/kernel/mm/transparent_hugepage/enabled", modes, sizeof modes);
-  bool allowed = strstr(modes, "[never]") == NULL;
-  hak_store_relaxed(&answer, allowed ? 1 : 2);
-  return allowed;
+  hak_store_relaxed(&huge_pages_forbidden, strstr(modes, "[never]") != NULL);
+  errno = saved_errno;
 }
 
 // Huge pages by MADV_COLLAPSE (Linux 6.1) and not by MADV_HUGEPAGE: it leaves no mark on the mapping, which would keep
@@ -148,7 +148,7 @@ static bool collapse(char *start, size_t bytes) {
 
 static bool linux_populate(void *start, size_t bytes, bool huge) {
   int saved_errno = errno;
-  bool done = huge && huge_pages_allowed() && collapse(start, bytes);
+  bool done = huge && !hak_load_relaxed(&huge_pages_forbidden) && collapse(start, bytes);
   if (!done) done = madvise(start, bytes, MADV_POPULATE_WRITE) == 0;
   errno = saved_errno;
   return done;
@@ -206,8 +206,9 @@ const struct hak_os *hak_os_linux(void) {
       .now_ms = linux_now_ms,
       .thread_ns = linux_thread_ns,
   };
-  // Every thread that gets here stores the same value. getauxval, because sysconf may open files.
+  // Every thread that gets here stores the same values. getauxval, because sysconf may open files.
   if (__atomic_load_n(&os.page_bytes, __ATOMIC_RELAXED) == 0) {
+    read_huge_pages_setting();
     __atomic_store_n(&os.page_bytes, getauxval(AT_PAGESZ), __ATOMIC_RELAXED);
   }
   return &os;
@@ -226,7 +227,8 @@ size_t hak_os_count_end(void) {
 uint64_t hak_os_random(void) {
   int saved_errno = errno;
   uint64_t bits;
-  if (getrandom(&bits, sizeof bits, GRND_NONBLOCK) != sizeof bits) {
+  // By system call, since libc's function is a cancellation point.
+  if (syscall(SYS_getrandom, &bits, sizeof bits, GRND_NONBLOCK) != sizeof bits) {
     // Refused, or too early after the machine's start: the kernel has given every process 16 random bytes. Not as they
     // are, because libc's stack guard is made of them; the stack lies at a random address as well.
     uint64_t given[2];

@@ -1,3 +1,4 @@
+#define _GNU_SOURCE  // syscall
 #include "platform/report.h"
 
 #include <errno.h>
@@ -5,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 struct line {
@@ -74,8 +76,8 @@ void hak_report(const char *format, ...) {
   va_end(arguments);
   line.text[line.length++] = '\n';
   // A line that cannot be written (stderr is closed) is lost: there is nobody to tell.
-  ssize_t written = write(STDERR_FILENO, line.text, line.length);
-  (void)written;
+  // By system call, since libc's function is a cancellation point.
+  (void)syscall(SYS_write, STDERR_FILENO, line.text, line.length);
   errno = saved_errno;
 }
 

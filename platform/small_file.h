@@ -1,4 +1,5 @@
-// Reading a small file of the kernel's, without allocating.
+// Reading a small file of the kernel's, without allocating. By system calls and not by libc's functions, which are
+// cancellation points, as malloc must not be, and which a program may replace.
 #ifndef HAKMEM_PLATFORM_SMALL_FILE_H_
 #define HAKMEM_PLATFORM_SMALL_FILE_H_
 

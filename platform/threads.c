@@ -22,7 +22,8 @@ bool hak_is_last_thread(void) {
   (void)hak_small_file_read("/proc/self/stat", stat, sizeof stat);
   // The name may hold anything. The state is that of the main thread, which counts until the last one has ended.
   const char *word = strrchr(stat, ')');
-  if (word == NULL || strncmp(word, ") Z ", 4) != 0) return false;
+  if (word == NULL) return true;
+  if (strncmp(word, ") Z ", 4) != 0) return false;
   for (int i = 0; i <= WORDS_TO_THREADS && word != NULL; ++i) word = strchr(word + 1, ' ');
   return word != NULL && atoi(word) == 2;
 }

@@ -8,7 +8,8 @@
 extern "C" {
 #endif
 
-// Whether the main thread has ended, and no other thread is left than the calling one. False where /proc does not say.
+// Whether the main thread has ended, and no other thread is left than the calling one; true also where /proc does not
+// say.
 // Never allocates, changes errno. Cost: three system calls.
 bool hak_is_last_thread(void);
 

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <gtest/gtest.h>
 #include <malloc.h>
+#include <pthread.h>
 #include <stdint.h>
 #include <unistd.h>
 
@@ -32,6 +33,8 @@ using hak_test::kSizes;
 using hak_test::Opaque;
 using hak_test::Owner;
 using hak_test::TierOf;
+
+char thread_was_not_cancelled;
 
 TEST(Preload, EveryReplacedFunctionIsTheLibrarys) {
   for (const char *name : {"malloc",
@@ -218,6 +221,26 @@ TEST(Libc, ItsOwnAllocationsAreHakmems) {
   EXPECT_EQ(Owner(text), "huge");
   EXPECT_EQ(std::string(text + length - 16), "sixteen letters.");
   free(text);
+}
+
+// As POSIX has it. A thread that is to be cancelled grows the process until it asks the system for huge pages.
+TEST(Threads, NoFunctionOfTheFamilyIsACancellationPoint) {
+  pthread_t thread;
+  auto grow = [](void *) -> void * {
+    pthread_cancel(pthread_self());
+    static char *blocks[100000];
+    for (char *&p : blocks) p = static_cast<char *>(malloc(600));
+    for (char *&p : blocks) p = static_cast<char *>(realloc(p, 700));
+    for (char *p : blocks) free(p);
+    free(Opaque(malloc(kPtrdiffMax)));
+    malloc_trim(0);
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, nullptr);
+    return &thread_was_not_cancelled;
+  };
+  ASSERT_EQ(pthread_create(&thread, nullptr, grow, nullptr), 0);
+  void *result = nullptr;
+  ASSERT_EQ(pthread_join(thread, &result), 0);
+  EXPECT_EQ(result, &thread_was_not_cancelled);
 }
 
 TEST(Threads, BlocksArePassedOnAndOutliveTheirThread) {

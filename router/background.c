@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/atomic.h"
 #include "base/bits.h"
@@ -19,7 +20,12 @@
 // The longest sleep, after which the thread looks whether it is still wanted, and for how long it is to rest.
 #define MAX_SLEEP_MS 500
 
+HAK_HIDDEN bool hak_background_asked;
+
 static bool running;  // atomic
+
+// The child of a vfork shares all memory with its parent, but a thread that it starts dies with it.
+static pid_t own_process;
 
 static size_t held_bytes(struct hak_process *process) {
   size_t bytes = hak_load_relaxed(&process->pool.n_superslabs) * HAK_SUPERSLAB_BYTES;
@@ -34,12 +40,13 @@ static bool is_wanted(const struct hak_process *process) {
 }
 
 // Allocates nothing and frees nothing, so that it never has a heap of its own. A program whose threads have all ended,
-// the main thread by pthread_exit, ends with this one.
+// the main thread by pthread_exit, ends with this one; where that cannot be seen it ends at once, and none follows.
 static void *run(void *argument) {
   struct hak_process *process = argument;
   bool unfinished = false;
   uint64_t rested_ms = 0;
-  while (is_wanted(process) && held_bytes(process) >= MIN_HELD_BYTES && !hak_is_last_thread()) {
+  bool is_last = false;
+  while (is_wanted(process) && held_bytes(process) >= MIN_HELD_BYTES && !(is_last = hak_is_last_thread())) {
     uint64_t interval_ms = hak_retain_delay_ms(&process->pool.retain) / 2;
     uint64_t rest_ms = unfinished ? MIN_REST_MS : hak_max(interval_ms, MIN_REST_MS);
     if (rested_ms < rest_ms) {
@@ -52,7 +59,7 @@ static void *run(void *argument) {
       rested_ms = 0;
     }
   }
-  hak_store_release(&running, false);
+  if (!is_last) hak_store_release(&running, false);
   return NULL;
 }
 
@@ -72,10 +79,14 @@ static bool start_thread(struct hak_process *process) {
   return started;
 }
 
+void hak_background_ask(struct hak_process *process) {
+  if (is_wanted(process) && !hak_load_relaxed(&running)) hak_store_relaxed(&hak_background_asked, true);
+}
+
 void hak_background_start(struct hak_process *process) {
   bool expected = false;
   if (!is_wanted(process) || hak_load_relaxed(&running)) return;
-  if (held_bytes(process) < MIN_HELD_BYTES) return;
+  if (held_bytes(process) < MIN_HELD_BYTES || getpid() != own_process) return;
   // Acquire: pairs with the end of the thread before.
   if (!hak_cas_acquire(&running, &expected, true)) return;
   int saved_errno = errno;
@@ -83,4 +94,7 @@ void hak_background_start(struct hak_process *process) {
   errno = saved_errno;
 }
 
-void hak_background_forget(void) { hak_store_relaxed(&running, false); }
+void hak_background_begin(void) {
+  own_process = getpid();
+  hak_store_relaxed(&running, false);
+}

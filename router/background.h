@@ -3,6 +3,10 @@
 #ifndef HAKMEM_ROUTER_BACKGROUND_H_
 #define HAKMEM_ROUTER_BACKGROUND_H_
 
+#include <stdbool.h>
+
+#include "base/atomic.h"
+#include "base/compiler.h"
 #include "router/process.h"
 
 #ifdef __cplusplus
@@ -10,12 +14,22 @@ extern "C" {
 #endif
 
 // Starts the thread if the variable asks for it, the process holds 16 MiB of SuperSlabs or cached Huge mappings, and
-// none runs. It ends when the process holds less. Called with no lock held; may allocate. Where no thread can be had,
-// the next call tries again.
+// none runs. It ends when the process holds less. Called with no lock held, of libc's either; may allocate. Where no
+// thread can be had, the next call tries again.
 void hak_background_start(struct hak_process *process);
 
-// In the child of a fork, where the thread does not exist.
-void hak_background_forget(void);
+// Not from free, which libc calls with locks held that it takes to start a thread: free asks, and malloc starts it.
+extern bool hak_background_asked HAK_HIDDEN;  // atomic, relaxed
+void hak_background_ask(struct hak_process *process);
+
+static inline void hak_background_start_if_asked(struct hak_process *process) {
+  if (HAK_LIKELY(!hak_load_relaxed(&hak_background_asked))) return;
+  hak_store_relaxed(&hak_background_asked, false);
+  hak_background_start(process);
+}
+
+// When the process begins, and in the child of a fork, where the thread does not exist.
+void hak_background_begin(void);
 
 #ifdef __cplusplus
 }

@@ -64,7 +64,7 @@ void Work() {
   for (int i = 0; i < 100; ++i) hak_free(hak_malloc(3 * kMiB));
 }
 
-// Whether the thread comes; it is started by who allocates and frees.
+// Whether the thread comes; it is started by who allocates.
 bool ComesBeside(int n_before) {
   return Becomes([&] {
     Work();
@@ -116,6 +116,41 @@ TEST(Background, EndsAsTheOptionSaysHoweverLongItRests) {
   EXPECT_EQ(hak_set("HAKMEM_PURGE_DELAY_MS", "20"), 0);
   EXPECT_EQ(hak_set("HAKMEM_BACKGROUND_PURGE", "1"), 0);
   FreeAll(left);
+}
+
+// libc frees with locks held that it takes to start a thread. In a child of a fork, where none runs yet.
+TEST(Background, IsNotStartedByFree) {
+  std::vector<void *> left = PeakOf(64 * kMiB);
+  std::vector<void *> large;
+  for (int i = 0; i < 300; ++i) large.push_back(hak_malloc(3 * kMiB));
+  pid_t child = fork();
+  if (child == 0) {
+    for (void *p : large) {
+      hak_free(p);
+      usleep(1000);
+    }
+    if (CountThreads() != 1) _exit(1);
+    _exit(ComesBeside(1) ? 0 : 2);
+  }
+  int status = -1;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+  FreeAll(large);
+  FreeAll(left);
+}
+
+// It shares all memory with its parent, but not its threads.
+TEST(Background, AChildOfAVforkStartsNone) {
+  EXPECT_EQ(hak_set("HAKMEM_BACKGROUND_PURGE", "0"), 0);
+  EXPECT_TRUE(Becomes([] { return CountThreads() == 1; }));
+  std::vector<void *> left = PeakOf(64 * kMiB);
+  pid_t child = vfork();
+  if (child == 0) _exit(hak_set("HAKMEM_BACKGROUND_PURGE", "1"));
+  EXPECT_TRUE(ComesBeside(1));
+  FreeAll(left);
+  int status = -1;
+  EXPECT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
 }
 
 TEST(Background, AChildOfAForkGetsItsOwn) {

@@ -12,6 +12,7 @@
 #include "mid/mid.h"
 #include "platform/os.h"
 #include "platform/report.h"
+#include "router/background.h"
 #include "router/fallback.h"
 #include "router/hakmem.h"
 #include "router/hardened.h"
@@ -114,6 +115,7 @@ static void *marked(void *p, size_t size) {
 static void *malloc_any(size_t size, size_t alignment, bool *zeroed) {
   struct hak_process *process = hak_process_get();
   hak_process_tick();
+  hak_background_start_if_asked(process);
   // What exceeds the address space is not worth a trim.
   if (HAK_LIKELY(((size | alignment) >> HAK_ADDRESS_BITS) == 0)) {
     void *p = malloc_once(process, size, alignment, zeroed, false);

@@ -88,6 +88,12 @@ TEST(StrangeCompany, SeccompFiltersThatRefuseUnusualSystemCalls) {
   }
 }
 
+TEST(StrangeCompany, ASandboxThatKillsWhoOpensAFile) {
+  Outcome outcome = hak_test::Run({Program("sandboxed")});
+  if (outcome.exit_status == kCannot) GTEST_SKIP() << "seccomp filters are not permitted";
+  ExpectOk(outcome);
+}
+
 TEST(StrangeCompany, NoProc) {
   Outcome outcome = Everyday({Program("without_proc")});
   if (outcome.exit_status == kCannot) GTEST_SKIP() << "mount namespaces are not permitted";
