@@ -114,11 +114,11 @@ struct hak_slab {
   uint16_t uncarved;  // bit per strip
   uint16_t dirty;     // bit per strip
   uint8_t kind;
-  uint8_t state;                 // enum hak_slab_state
-  bool purgeable : 1;            // AWAKE, SPARSE: strips may have become free since the last look at them
-  bool counted : 1;              // purgeable and SPARSE: the dirty strips count as unused memory of the process
-  uint8_t seen;                  // blocks in use, UINT8_MAX at most; CURRENT: uncarved strips and 1; 0: no look yet
-  uint32_t purgeable_ms;         // since when (the low bits of the clock)
+  uint8_t state;          // enum hak_slab_state
+  bool purgeable : 1;     // AWAKE, SPARSE: strips may have become free since the last look at them
+  bool counted : 1;       // purgeable and SPARSE: the dirty strips count as unused memory of the process
+  uint8_t seen;           // blocks in use (unused.c has the unit); CURRENT: uncarved strips and 1; 0: no look yet
+  uint32_t purgeable_ms;  // since when (the low bits of the clock)
   struct hak_slab *next, *prev;  // the owner's list of this kind and state
   uintptr_t base;
 };

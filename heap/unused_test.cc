@@ -136,6 +136,27 @@ TEST_F(Heap, UsesASpareSlabForAnyTinyKind) {
 
 // Strips
 
+TEST_F(Heap, EachLookFindsTheStripsThatHaveBecomeFreeSinceTheLast) {
+  constexpr uint32_t kSmallKind = 4;
+  Thread thread(&heaps_);
+  std::vector<void *> blocks = thread.MallocSlab(kSmallKind);
+  void *of_current = thread.Malloc(kSmallKind);
+  std::sort(blocks.begin(), blocks.end());
+  const hak_slab *slab = SlabOf(blocks[0]);
+  ASSERT_GT(slab->n_blocks, 512u);
+  for (unsigned quarters_left : {3u, 2u, 1u}) {
+    const size_t n_left = slab->n_blocks * quarters_left / 4;
+    while (blocks.size() > n_left) {
+      thread.Free(blocks.back());
+      blocks.pop_back();
+    }
+    hak_heap_trim(&thread.cache);
+    EXPECT_EQ(hak_count_bits(slab->dirty), 4 * quarters_left);
+  }
+  thread.FreeAll(blocks);
+  thread.Free(of_current);
+}
+
 // A slab of which every `nth` block is in use, not current, and these blocks.
 struct Sparse {
   hak_slab *slab;
