@@ -409,7 +409,7 @@ void hak_heap_tick(struct hak_cache *cache) {
   struct hak_heap *heap = cache->heap;
   const struct hak_retain *retain = &heap->set->pool->retain;
   uint64_t now = retain->os->now_ms();
-  uint64_t interval_ms = hak_retain_delay_ms(retain) / 2;
+  uint64_t interval_ms = hak_retain_look_interval_ms(retain);
   // A visitor may have done a part of it, but not what concerns the cache.
   bool cache_is_due = now - heap->ticked_ms >= interval_ms;
   bool heap_is_due = now - hak_load_relaxed(&heap->decayed_ms) >= interval_ms;

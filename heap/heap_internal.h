@@ -51,7 +51,7 @@ void hak_heap_release_empty(struct hak_heap *heap);
 
 // The time of the last decay to note where one was left unfinished, so that the next is due after HAK_DECAY_REST_MS.
 static inline uint64_t hak_decay_again_ms(const struct hak_retain *retain, uint64_t now) {
-  uint64_t interval_ms = hak_retain_delay_ms(retain) / 2;
+  uint64_t interval_ms = hak_retain_look_interval_ms(retain);
   return hak_max(now, interval_ms) - interval_ms + HAK_DECAY_REST_MS;
 }
 

@@ -26,6 +26,7 @@
 #include "base/compiler.h"
 #include "heap/heap_internal.h"
 #include "platform/lock.h"
+#include "platform/threads.h"
 
 static HAK_COLD void wait_for_visitor(struct hak_cache *cache) {
   struct hak_heap *heap = cache->heap;
@@ -75,11 +76,12 @@ bool hak_heap_set_tick(struct hak_heap_set *set, const struct hak_cache *cache) 
   const struct hak_retain *retain = &set->pool->retain;
   uint64_t now = retain->os->now_ms();
   uint64_t ticked = hak_load_relaxed(&set->ticked_ms);
-  if (now - ticked < hak_retain_delay_ms(retain) / 2 || !hak_cas_relaxed(&set->ticked_ms, &ticked, now)) return false;
+  if (now - ticked < hak_retain_look_interval_ms(retain) || !hak_cas_relaxed(&set->ticked_ms, &ticked, now))
+    return false;
   size_t n_looks = HAK_DECAY_LOOKS;
   hak_threadless_decay(set, now, &n_looks);
   hak_lock(&set->visit_lock);
-  bool can_visit = n_looks != 0 && keep_out_locked(set, cache, now - hak_retain_delay_ms(retain) / 2);
+  bool can_visit = n_looks != 0 && keep_out_locked(set, cache, now - hak_retain_look_interval_ms(retain));
   for (struct hak_heap *heap = set->newest_attached; heap != NULL; heap = heap->older) {
     if (!is_visited(heap)) continue;
     if (can_visit && n_looks != 0 && is_outside(heap)) (void)hak_heap_decay(heap, now, &n_looks);
@@ -111,12 +113,22 @@ size_t hak_heap_set_trim(struct hak_heap_set *set, const struct hak_cache *cache
 
 // Fork
 
+#define MAX_YIELDS 100
+#define SLEEP_NS 50000
+
 void hak_heap_set_before_fork(struct hak_heap_set *set, const struct hak_cache *cache) {
   hak_lock(&set->visit_lock);
   set->all_visited = keep_out_locked(set, cache, UINT64_MAX);
   // Who is inside comes out: it needs no lock that is held here.
   for (struct hak_heap *heap = set->newest_attached; set->all_visited && heap != NULL; heap = heap->older) {
-    while (heap->cache != cache && !is_outside(heap)) sched_yield();
+    for (unsigned i = 0; heap->cache != cache && !is_outside(heap); ++i) {
+      // To yield does not help who has a lower priority, or another processor.
+      if (i < MAX_YIELDS) {
+        sched_yield();
+      } else {
+        hak_sleep_ns(SLEEP_NS);
+      }
+    }
   }
   hak_lock(&set->lock);
 }

@@ -1,13 +1,19 @@
 #define _GNU_SOURCE  // strverscmp, syscall
 #include "platform/threads.h"
 
+#include <errno.h>
 #include <gnu/libc-version.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
+
+#if __has_include(<sys/single_threaded.h>)
+#include <sys/single_threaded.h>
+#endif
 
 #include "platform/small_file.h"
 
@@ -26,6 +32,21 @@ bool hak_is_last_thread(void) {
   if (strncmp(word, ") Z ", 4) != 0) return false;
   for (int i = 0; i <= WORDS_TO_THREADS && word != NULL; ++i) word = strchr(word + 1, ' ');
   return word != NULL && atoi(word) == 2;
+}
+
+bool hak_is_only_thread(void) {
+#if __has_include(<sys/single_threaded.h>)
+  return __libc_single_threaded != 0;
+#else
+  return false;
+#endif
+}
+
+void hak_sleep_ns(uint64_t ns) {
+  int saved_errno = errno;
+  struct timespec time = {.tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000)};
+  (void)syscall(SYS_nanosleep, &time, NULL);
+  errno = saved_errno;
 }
 
 bool hak_is_past_destructors(void) {

@@ -3,6 +3,7 @@
 #define HAKMEM_PLATFORM_THREADS_H_
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -12,6 +13,12 @@ extern "C" {
 // say.
 // Never allocates, changes errno. Cost: three system calls.
 bool hak_is_last_thread(void);
+
+// Whether the process has no other thread than the calling one, as far as libc knows: false where it does not say.
+bool hak_is_only_thread(void);
+
+// Sleeps for about so long, by system call: libc's functions are cancellation points. Keeps errno.
+void hak_sleep_ns(uint64_t ns);
 
 // Whether the calling thread may have run its last destructor. glibc blocks for what it does afterwards, from 2.35 on,
 // the signal by which it cancels threads, which it lets no program block; of any other libc the answer is always true.

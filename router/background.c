@@ -14,9 +14,6 @@
 // Below this a process is too small for a thread of its own.
 #define MIN_HELD_BYTES ((size_t)16 * 1024 * 1024)
 
-// The shortest rest between two rounds, whatever the decay time.
-#define MIN_REST_MS 10
-
 // The longest sleep, after which the thread looks whether it is still wanted, and for how long it is to rest.
 #define MAX_SLEEP_MS 500
 
@@ -47,8 +44,7 @@ static void *run(void *argument) {
   uint64_t rested_ms = 0;
   bool is_last = false;
   while (is_wanted(process) && held_bytes(process) >= MIN_HELD_BYTES && !(is_last = hak_is_last_thread())) {
-    uint64_t interval_ms = hak_retain_delay_ms(&process->pool.retain) / 2;
-    uint64_t rest_ms = unfinished ? MIN_REST_MS : hak_max(interval_ms, MIN_REST_MS);
+    uint64_t rest_ms = unfinished ? HAK_DECAY_REST_MS : hak_retain_look_interval_ms(&process->pool.retain);
     if (rested_ms < rest_ms) {
       uint64_t sleep_ms = hak_min(rest_ms - rested_ms, MAX_SLEEP_MS);
       struct timespec rest = {.tv_nsec = (long)sleep_ms * 1000000};

@@ -63,7 +63,7 @@ static void flush_ace_cache_beside(struct hak_cache *cache) {
 // All locks are taken before a fork, in the order of their ranks, so that the child finds every structure whole.
 #define ALL_LOCKS process.heaps.visit_lock, process.heaps.lock, process.huge.lock, process.pool.lock, hak_registry_lock
 
-static void before_fork(void) HAK_ACQUIRES(ALL_LOCKS) {
+static void take_all_locks(void) HAK_ACQUIRES(ALL_LOCKS) {
   hak_heap_set_before_fork(&process.heaps, &hak_thread_cache);
   hak_ace_lock(&process.ace);
   hak_huge_lock(&process.huge);
@@ -79,17 +79,34 @@ static void unlock_tiers(void) HAK_RELEASES(process.huge.lock, process.pool.lock
   hak_ace_unlock(&process.ace);
 }
 
-static void after_fork_in_parent(void) HAK_RELEASES(ALL_LOCKS) {
+static void give_back_all_locks(void) HAK_RELEASES(ALL_LOCKS) {
   hak_lock_all_held = false;
   unlock_tiers();
   hak_heap_set_after_fork_in_parent(&process.heaps);
 }
 
-static void after_fork_in_child(void) HAK_RELEASES(ALL_LOCKS) {
+static void begin_child(void) HAK_RELEASES(ALL_LOCKS) {
   hak_heap_set_orphan_all(&process.heaps, &hak_thread_cache, flush_ace_cache_beside);
   hak_lock_all_held = false;
   unlock_tiers();
   hak_heap_set_after_fork_in_child(&process.heaps);
+}
+
+// Where there is but one thread, nobody else is at work on anything, and what that one is at work on, in malloc, which
+// the fork in a signal handler has interrupted, it goes on with on both sides.
+static bool forks_alone;
+
+static void before_fork(void) HAK_LOCKS_UNCHECKED {
+  forks_alone = is_at_home && hak_is_only_thread();
+  if (!forks_alone) take_all_locks();
+}
+
+static void after_fork_in_parent(void) HAK_LOCKS_UNCHECKED {
+  if (!forks_alone) give_back_all_locks();
+}
+
+static void after_fork_in_child(void) HAK_LOCKS_UNCHECKED {
+  if (!forks_alone) begin_child();
   hak_background_begin();
 }
 

@@ -37,6 +37,7 @@ extern "C" {
 #define HAK_RETAIN_SHIFT 5
 #define HAK_RETAIN_SMALL_SLACK_BYTES ((size_t)16 * 1024 * 1024)
 #define HAK_RETAIN_SMALL_BYTES ((size_t)64 * 1024 * 1024)
+#define HAK_RETAIN_LOOK_INTERVAL_MIN_MS 50
 #define HAK_RETAIN_GHOST_WEIGHT 4  // 2 and 8 were tried: docs/decisions/0004-what-is-kept.md
 
 struct hak_retain {
@@ -56,6 +57,12 @@ struct hak_retain {
 
 static inline uint64_t hak_retain_delay_ms(const struct hak_retain *retain) {
   return hak_load_relaxed(&retain->delay_ms);
+}
+
+// How often somebody looks for what is due: twice in the decay time, but not all the time where that is short.
+static inline uint64_t hak_retain_look_interval_ms(const struct hak_retain *retain) {
+  uint64_t half_ms = hak_retain_delay_ms(retain) / 2;
+  return half_ms > HAK_RETAIN_LOOK_INTERVAL_MIN_MS ? half_ms : HAK_RETAIN_LOOK_INTERVAL_MIN_MS;
 }
 
 static inline void hak_retain_add_unused(struct hak_retain *retain, size_t bytes) {

@@ -137,6 +137,14 @@ TEST(Fork, ByAThreadThatHasNotAllocatedYet) {
   }
 }
 
+// Where it interrupts malloc, the locks are its own thread's.
+TEST(Fork, BySignalHandlersOfAProgramOfOneThread) {
+  hak_test::Outcome outcome =
+      hak_test::Run({"/usr/bin/timeout", "50", hak_test::DataFile("testing/conformance/signal_forks")});
+  EXPECT_EQ(outcome.out, "ok\n") << outcome.err;
+  EXPECT_EQ(outcome.exit_status, 0) << "124 is a hang";
+}
+
 TEST(Fork, ByTwoThreadsAtOnce) {
   Load load(2);
   auto fork_often = [](unsigned seed, std::string *outcome) {
