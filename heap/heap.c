@@ -227,15 +227,19 @@ static bool refill(struct hak_cache *cache, const struct hak_class *geometry) {
   struct hak_slab *current = bin->current;
   if (current != NULL && fill_list(current, list)) return true;
   // Before more memory is touched, what other slabs have is used.
-  bool may_carve = current != NULL && bin->slabs[HAK_SLAB_AWAKE] == NULL && hak_load_relaxed(&heap->mail) == NULL;
+  bool may_carve = current != NULL && bin->slabs[HAK_SLAB_AWAKE] == NULL && !hak_has_mail(heap);
   if (may_carve && hak_strip_carve(heap, current, list)) return true;
 
   hak_outbox_flush(cache);
-  hak_mail_drain(heap);
+  bool drained = hak_mail_drain(heap, HAK_DRAIN_SOME);
   if (current != NULL && fill_list(current, list)) return true;
   may_carve = current != NULL && bin->slabs[HAK_SLAB_AWAKE] == NULL;
   if (may_carve && hak_strip_carve(heap, current, list)) return true;
   struct hak_slab *slab = next_slab(heap, geometry);
+  if (slab == NULL && !drained) {
+    (void)hak_mail_drain(heap, HAK_DRAIN_ALL);
+    return refill(cache, geometry);
+  }
   // Without a successor the current slab stays current: what is freed in it can be had at once.
   if (slab == NULL) return false;
   if (current != NULL) set_aside(heap, current);
@@ -395,12 +399,13 @@ size_t hak_heap_trim(struct hak_cache *cache) {
   struct hak_heap *heap = cache->heap;
   hak_heap_enter(cache);
   hak_outbox_flush(cache);
-  hak_mail_drain(heap);
+  (void)hak_mail_drain(heap, HAK_DRAIN_ALL);
   hak_recent_return(cache);
   for (size_t kind = 0; kind < HAK_KINDS; ++kind) {
     if (heap->bin[kind].current != NULL) hak_bin_return_current(heap, kind, &cache->list[kind]);
   }
-  size_t returned = hak_heap_release_unused(heap);
+  size_t n_looks = SIZE_MAX;
+  size_t returned = hak_heap_release_unused(heap, &n_looks);
   hak_heap_leave(cache);
   return returned;
 }

@@ -34,6 +34,7 @@ struct hak_bin {
     struct hak_slab *slabs[HAK_SLAB_STATES];  // by state; doubly linked, the slab that came last first
   };
   struct hak_slab *next_asleep;  // ASLEEP, or NULL: where the next search for a free block begins
+  uint32_t n_counted;            // SPARSE slabs that are counted (slab.h)
   uint32_t n_fresh;              // slabs taken from the pool since the last trim: how hot the kind is
   uint32_t n_borrowed;           // blocks of a larger kind that were taken instead
 };
@@ -60,8 +61,9 @@ struct hak_heap {
   struct hak_cache *cache;
   struct hak_heap *older, *newer;
   uint64_t orphaned_ms;
-  size_t counted_bytes;   // the heap's part of the unused memory of the process (slab.h, counted)
-  size_t returned_bytes;  // given back since the last look for kinds that are not in use any more
+  struct hak_slab_remote *opened_mail;  // taken out of `mail`, and not collected yet
+  size_t counted_bytes;                 // the heap's part of the unused memory of the process (slab.h, counted)
+  size_t returned_bytes;                // given back since the last look for kinds that are not in use any more
   uint32_t id;
   uint32_t n_spares;
   uint32_t least_spares;             // since decayed_ms
@@ -80,6 +82,9 @@ struct hak_heap_set {
   bool diet;              // give memory back at once
   struct hak_mutex visit_lock;
   struct hak_heap *newest_attached;  // heaps with a thread; visit_lock
+  struct hak_heap *next_visited;     // of these, where hak_heap_set_trim goes on; NULL: the newest; visit_lock
+  uint32_t n_attached;               // atomic; written under visit_lock
+  uint32_t n_waiting;                // atomic; threads that wait for a visitor
   uint64_t ticked_ms;                // atomic
   bool all_visited;                  // by the thread that forks; visit_lock
   struct hak_mutex lock;
@@ -139,8 +144,9 @@ void hak_heap_tick(struct hak_cache *cache);
 // other threads.
 bool hak_heap_set_tick(struct hak_heap_set *set, const struct hak_cache *cache);
 
-// Does what hak_heap_trim does, but for the slabs that malloc takes from and recent blocks, for all other heaps;
-// `cache` is the calling thread's, or NULL. A heap whose thread is just then at work on it is left out.
+// Does what hak_heap_trim does, but for the slabs that malloc takes from and recent blocks, for all other heaps, one
+// after the other; `cache` is the calling thread's, or NULL. A heap whose thread is just then at work on it is left
+// out. Other threads wait some milliseconds at most, while their own heap is visited.
 size_t hak_heap_set_trim(struct hak_heap_set *set, const struct hak_cache *cache);
 
 // For fork. Before: waits until no thread but the calling one is at work on its heap, and takes the set's locks. After:

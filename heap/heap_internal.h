@@ -43,8 +43,9 @@ void hak_unused_note(struct hak_heap *heap, struct hak_slab *slab);
 void hak_unused_forget(struct hak_heap *heap, struct hak_slab *slab);
 
 // Returns all slabs without used blocks, and the spares, to the pool, and the free strips of the others to the
-// operating system; the number of bytes that the latter are.
-size_t hak_heap_release_unused(struct hak_heap *heap);
+// operating system, but for those of slabs beyond *n_looks, of which each look takes one; the number of bytes that the
+// latter are.
+size_t hak_heap_release_unused(struct hak_heap *heap, size_t *n_looks);
 
 // Returns only the former: a few for each kind, so that it does not take long.
 void hak_heap_release_empty(struct hak_heap *heap);
@@ -55,8 +56,9 @@ static inline uint64_t hak_decay_again_ms(const struct hak_retain *retain, uint6
   return hak_max(now, interval_ms) - interval_ms + HAK_DECAY_REST_MS;
 }
 
-// What hak_heap_tick does for the slabs and spares that are due at the time `now`. False if *n_looks, of which each
-// look at a slab takes one, came to its end: then the heap is due again after HAK_DECAY_REST_MS.
+// What hak_heap_tick does for the slabs and spares that are due at the time `now`. False, and *n_looks, of which each
+// look at a slab takes one, is 0, if that was not enough, or there was much mail: then the heap is due again after
+// HAK_DECAY_REST_MS.
 bool hak_heap_decay(struct hak_heap *heap, uint64_t now, size_t *n_looks);
 
 // strip.c: the parts of a slab, and which of them hold pages. The caller owns the slab.
@@ -86,8 +88,18 @@ void hak_outbox_add(struct hak_cache *cache, void *p, size_t kind, const char *f
 // Publishes all blocks that wait in the outbox.
 void hak_outbox_flush(struct hak_cache *cache);
 
-// Collects all slabs in the heap's mail.
-void hak_mail_drain(struct hak_heap *heap);
+// Whether there are slabs in the heap's mail that were not collected.
+static inline bool hak_has_mail(const struct hak_heap *heap) {
+  return heap->opened_mail != NULL || hak_load_relaxed(&heap->mail) != NULL;
+}
+
+// Collects slabs in the heap's mail until about `max_links` links of blocks were followed, each perhaps a cache miss.
+// Whether these were all.
+bool hak_mail_drain(struct hak_heap *heap, size_t max_links);
+
+// For a thread that wants to go on, and for all that there is.
+#define HAK_DRAIN_SOME ((size_t)4096)
+#define HAK_DRAIN_ALL SIZE_MAX
 
 // visit.c: who works on a heap.
 

@@ -32,7 +32,10 @@ static void public_note(struct hak_heap_set *set, size_t kind, bool has_slabs) {
 void hak_slab_change_owner(struct hak_slab *slab, struct hak_heap *heap) {
   struct hak_slab_remote *remote = hak_slab_remote_at(slab->base);
   if (slab->counted) {
-    hak_load_relaxed(&remote->owner)->counted_bytes -= hak_slab_dirty_bytes(slab);
+    struct hak_heap *before = hak_load_relaxed(&remote->owner);
+    --before->bin[slab->kind].n_counted;
+    before->counted_bytes -= hak_slab_dirty_bytes(slab);
+    ++heap->bin[slab->kind].n_counted;
     heap->counted_bytes += hak_slab_dirty_bytes(slab);
   }
   hak_store_relaxed(&remote->owner, heap);
@@ -90,7 +93,7 @@ static void dissolve_locked(struct hak_heap_set *set, struct hak_heap *heap) HAK
   for (size_t kind = 0; kind < HAK_KINDS; ++kind) {
     if (heap->bin[kind].current != NULL) hak_bin_return_current(heap, kind, &heap->list[kind]);
   }
-  hak_mail_drain(heap);
+  (void)hak_mail_drain(heap, HAK_DRAIN_ALL);
   // Free strips have time: whoever is here has come for a slab, and others wait for the lock.
   hak_heap_release_empty(heap);
   for (size_t kind = 0; kind < HAK_KINDS; ++kind) {
@@ -112,10 +115,12 @@ static bool dissolve_old_locked(struct hak_heap_set *set, uint64_t now, uint64_t
 
 static void collect_mail_locked(struct hak_heap_set *set) HAK_REQUIRES(set->lock) {
   hak_store_relaxed(&set->n_mailed, 0);
-  for (struct hak_heap *heap = set->newest_orphan; heap != NULL; heap = heap->older) hak_mail_drain(heap);
-  for (struct hak_heap *heap = set->husks; heap != NULL; heap = heap->older) hak_mail_drain(heap);
+  for (struct hak_heap *heap = set->newest_orphan; heap != NULL; heap = heap->older) {
+    (void)hak_mail_drain(heap, HAK_DRAIN_ALL);
+  }
+  for (struct hak_heap *heap = set->husks; heap != NULL; heap = heap->older) (void)hak_mail_drain(heap, HAK_DRAIN_ALL);
   // Last, since misdirected mail is sent on to it.
-  if (set->public_heap != NULL) hak_mail_drain(set->public_heap);
+  if (set->public_heap != NULL) (void)hak_mail_drain(set->public_heap, HAK_DRAIN_ALL);
 }
 
 HAK_COLD void hak_threadless_mailed(struct hak_heap_set *set, uint32_t n_slabs) {
@@ -190,12 +195,15 @@ static void link_attached(struct hak_heap_set *set, struct hak_heap *heap) {
   heap->older = set->newest_attached;
   if (heap->older != NULL) heap->older->newer = heap;
   set->newest_attached = heap;
+  hak_add_relaxed(&set->n_attached, 1);
 }
 
 static void unlink_attached(struct hak_heap_set *set, struct hak_heap *heap) {
   if (heap->older != NULL) heap->older->newer = heap->newer;
   if (heap->newer != NULL) heap->newer->older = heap->older;
   if (set->newest_attached == heap) set->newest_attached = heap->older;
+  if (set->next_visited == heap) set->next_visited = heap->older;
+  hak_sub_relaxed(&set->n_attached, 1);
 }
 
 bool hak_heap_attach(struct hak_heap_set *set, struct hak_cache *cache) {
@@ -268,10 +276,11 @@ void hak_threadless_decay(struct hak_heap_set *set, uint64_t now, size_t *n_look
 
 size_t hak_threadless_trim(struct hak_heap_set *set) {
   size_t returned = 0;
+  size_t n_looks = SIZE_MAX;
   hak_lock(&set->lock);
   while (set->oldest_orphan != NULL) dissolve_locked(set, set->oldest_orphan);
   collect_mail_locked(set);
-  if (set->public_heap != NULL) returned = hak_heap_release_unused(set->public_heap);
+  if (set->public_heap != NULL) returned = hak_heap_release_unused(set->public_heap, &n_looks);
   hak_unlock(&set->lock);
   return returned;
 }

@@ -14,6 +14,9 @@
 #define OUTBOX_BLOCKS_MAX 32
 #define OUTBOX_BYTES_MAX ((size_t)64 * 1024)
 
+// To collect a slab takes as long as so many links.
+#define COLLECT_LINKS 128
+
 // Mail
 
 // Links a slab that is in mail into the mail of its owner, and returns that. Whoever gets it by mistake, since the slab
@@ -27,48 +30,53 @@ static struct hak_heap *mail_push(struct hak_slab_remote *remote) {
   return heap;
 }
 
-static void append_free(struct hak_slab *slab, uintptr_t head) {
+// The number of links that it has followed.
+static size_t append_free(struct hak_slab *slab, uintptr_t head) {
+  size_t n_links = 0;
   if (slab->free != slab->base) {
     uintptr_t tail = head;
-    for (uintptr_t next = hak_link_get(tail); next != slab->base; next = hak_link_get(tail)) tail = next;
+    for (uintptr_t next = hak_link_get(tail); next != slab->base; next = hak_link_get(tail), ++n_links) tail = next;
     hak_link_set(tail, slab->free);
   }
   slab->free = head;
+  return n_links;
 }
 
-static void collect(struct hak_heap *heap, struct hak_slab_remote *remote) {
+// The number of links that it has followed.
+static size_t collect(struct hak_heap *heap, struct hak_slab_remote *remote) {
   struct hak_slab *slab = hak_slab_at(remote->base);
   // Acquire: the links of the blocks. Release: the slab's mail_next may be used again by who finds it not in mail.
   uint64_t word = hak_exchange_acq_rel(&remote->word, slab->base);
   uint32_t n = (uint32_t)(word >> HAK_REMOTE_COUNT_SHIFT);
-  if (slab->state == HAK_SLAB_CURRENT) {
-    if (n != 0) append_free(slab, HAK_REMOTE_HEAD(word));
-    return;
-  }
+  if (slab->state == HAK_SLAB_CURRENT) return n == 0 ? 0 : append_free(slab, HAK_REMOTE_HEAD(word));
   HAK_CHECK(n <= hak_slab_used(slab));
   if (n == 0) {
     // Collected before by take_remote; meanwhile it may have been emptied, and waited for this.
     if (hak_slab_used(slab) == 0) hak_slab_emptied(heap, slab);
-    return;
+    return 0;
   }
   // The links of a slab that is now wholly free are not needed, and not worth a walk.
-  if (n != hak_slab_used(slab)) append_free(slab, HAK_REMOTE_HEAD(word));
+  size_t n_links = n == hak_slab_used(slab) ? 0 : append_free(slab, HAK_REMOTE_HEAD(word));
   hak_slab_credit(heap, slab, n);
+  return n_links;
 }
 
-void hak_mail_drain(struct hak_heap *heap) {
-  if (hak_load_relaxed(&heap->mail) == NULL) return;
-  struct hak_slab_remote *next;
-  for (struct hak_slab_remote *remote = hak_exchange_acquire(&heap->mail, NULL); remote != NULL; remote = next) {
-    next = remote->mail_next;
+bool hak_mail_drain(struct hak_heap *heap, size_t max_links) {
+  size_t n_links = 0;
+  while (hak_has_mail(heap)) {
+    if (n_links >= max_links) return false;
+    struct hak_slab_remote *remote = heap->opened_mail;
+    if (remote == NULL) remote = hak_exchange_acquire(&heap->mail, NULL);
+    heap->opened_mail = remote->mail_next;
     if (hak_load_relaxed(&remote->owner) == heap) {
-      collect(heap, remote);
+      n_links += COLLECT_LINKS + collect(heap, remote);
     } else {
       uint32_t n_slabs = remote->n_slabs;
       // Counted, so that somebody looks; not collected, since the caller may hold the set's lock.
       if (hak_load_relaxed(&mail_push(remote)->orphan) != 0) hak_add_relaxed(&heap->set->n_mailed, n_slabs);
     }
   }
+  return true;
 }
 
 // Publication

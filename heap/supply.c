@@ -53,6 +53,7 @@ void hak_slab_release(struct hak_heap *heap, struct hak_slab *slab) {
     if (dirty_bytes != run_bytes) hak_retain_took_pages(&pool->retain, run_bytes - dirty_bytes, 0);
     size_t counted_bytes = slab->counted ? dirty_bytes : 0;
     heap->counted_bytes -= counted_bytes;
+    heap->bin[slab->kind].n_counted -= slab->counted;
     if (counted_bytes != run_bytes) hak_retain_add_unused(&pool->retain, run_bytes - counted_bytes);
   } else {
     hak_unused_forget(heap, slab);

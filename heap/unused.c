@@ -11,6 +11,7 @@ static void set_purgeable(struct hak_heap *heap, struct hak_slab *slab, bool pur
   slab->counted = counted;
   size_t change = counted ? hak_slab_dirty_bytes(slab) : (size_t)0 - hak_slab_dirty_bytes(slab);
   heap->counted_bytes += change;
+  heap->bin[slab->kind].n_counted += counted ? 1 : (uint32_t)-1;
   hak_retain_add_unused(&heap->set->pool->retain, change);
 }
 
@@ -36,24 +37,26 @@ static size_t purge(struct hak_heap *heap, struct hak_slab *slab) {
 // What a heap must have counted before it is worth a walk over its SPARSE slabs.
 #define WALK_BYTES ((size_t)4 * 1024 * 1024)
 
-// Purges the older half of what the heap has counted of each kind; the number of bytes. The others may be on their way
-// to be empty.
+// Purges the older half of the slabs of `kind` that the heap has counted, which lie behind the younger ones, as far as
+// *n_looks go; the number of bytes. The others may be on their way to be empty.
+static size_t purge_older_half_of(struct hak_heap *heap, size_t kind, size_t *n_looks) {
+  struct hak_bin *bin = &heap->bin[kind];
+  size_t returned = 0;
+  size_t n_left = bin->n_counted;
+  size_t n_older = n_left - n_left / 2;
+  for (struct hak_slab *slab = bin->slabs[HAK_SLAB_SPARSE]; n_left != 0 && *n_looks != 0; slab = slab->next) {
+    if (!slab->counted) continue;
+    if (n_left-- > n_older) continue;
+    returned += purge(heap, slab);
+    --*n_looks;
+  }
+  return returned;
+}
+
 static size_t purge_older_half(struct hak_heap *heap) {
   size_t returned = 0;
-  for (size_t kind = 0; kind < HAK_KINDS; ++kind) {
-    struct hak_slab *first = heap->bin[kind].slabs[HAK_SLAB_SPARSE];
-    size_t n_counted = 0;
-    for (struct hak_slab *slab = first; slab != NULL; slab = slab->next) n_counted += slab->counted;
-    size_t n_younger = n_counted / 2;
-    for (struct hak_slab *slab = first; slab != NULL; slab = slab->next) {
-      if (!slab->counted) continue;
-      if (n_younger != 0) {
-        --n_younger;
-      } else {
-        returned += purge(heap, slab);
-      }
-    }
-  }
+  size_t n_looks = HAK_DECAY_LOOKS;
+  for (size_t kind = 0; kind < HAK_KINDS; ++kind) returned += purge_older_half_of(heap, kind, &n_looks);
   return returned;
 }
 
@@ -68,8 +71,8 @@ void hak_unused_note(struct hak_heap *heap, struct hak_slab *slab) {
   hak_retain_gave_back_early(retain, purge_older_half(heap));
 }
 
-// Returns to the pool what has no used blocks, and to the operating system, if `purges`, the free strips of the others.
-static size_t release_unused_of(struct hak_heap *heap, struct hak_slab *slab, bool purges) {
+// Returns to the pool what has no used blocks, and to the operating system the free strips of *n_looks others.
+static size_t release_unused_of(struct hak_heap *heap, struct hak_slab *slab, size_t *n_looks) {
   size_t returned = 0;
   struct hak_slab *next;
   for (; slab != NULL; slab = next) {
@@ -77,27 +80,29 @@ static size_t release_unused_of(struct hak_heap *heap, struct hak_slab *slab, bo
     if (hak_slab_used(slab) == 0 && hak_load_relaxed(&hak_slab_remote_at(slab->base)->word) == slab->base) {
       hak_bin_unlink(heap, slab);
       hak_slab_release(heap, slab);
-    } else if (purges && is_purgeable(slab)) {
+    } else if (*n_looks != 0 && is_purgeable(slab)) {
       returned += purge(heap, slab);
+      --*n_looks;
     }
   }
   return returned;
 }
 
-static size_t release_unused(struct hak_heap *heap, bool purges) {
+size_t hak_heap_release_unused(struct hak_heap *heap, size_t *n_looks) {
   size_t returned = 0;
   for (size_t kind = 0; kind < HAK_KINDS; ++kind) {
-    returned += release_unused_of(heap, heap->bin[kind].slabs[HAK_SLAB_AWAKE], purges);
-    returned += release_unused_of(heap, heap->bin[kind].slabs[HAK_SLAB_SPARSE], purges);
+    returned += release_unused_of(heap, heap->bin[kind].slabs[HAK_SLAB_AWAKE], n_looks);
+    returned += release_unused_of(heap, heap->bin[kind].slabs[HAK_SLAB_SPARSE], n_looks);
     heap->bin[kind].n_fresh = 0;
   }
   hak_spares_release_oldest(heap, heap->n_spares);
   return returned;
 }
 
-size_t hak_heap_release_unused(struct hak_heap *heap) { return release_unused(heap, true); }
-
-void hak_heap_release_empty(struct hak_heap *heap) { (void)release_unused(heap, false); }
+void hak_heap_release_empty(struct hak_heap *heap) {
+  size_t n_looks = 0;
+  (void)hak_heap_release_unused(heap, &n_looks);
+}
 
 // Decay
 
@@ -121,13 +126,14 @@ static size_t decay_list(struct hak_heap *heap, struct hak_slab *slab, uint64_t 
 
 bool hak_heap_decay(struct hak_heap *heap, uint64_t now, size_t *n_looks) {
   if (heap->cache != NULL) hak_outbox_flush(heap->cache);
-  hak_mail_drain(heap);
+  bool drained = hak_mail_drain(heap, HAK_DRAIN_SOME);
   size_t returned = 0;
   for (size_t kind = 0; kind < HAK_KINDS; ++kind) {
     returned += decay_list(heap, heap->bin[kind].slabs[HAK_SLAB_AWAKE], now, n_looks);
     returned += decay_list(heap, heap->bin[kind].slabs[HAK_SLAB_SPARSE], now, n_looks);
   }
   hak_retain_gave_back_late(&heap->set->pool->retain, returned);
+  if (!drained) *n_looks = 0;
   if (*n_looks == 0) {
     // Soon, but not with the next call: it walks over what was looked at before.
     hak_store_relaxed(&heap->decayed_ms, hak_decay_again_ms(&heap->set->pool->retain, now));

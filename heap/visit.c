@@ -23,6 +23,7 @@
 #include <sched.h>
 
 #include "base/atomic.h"
+#include "base/bits.h"
 #include "base/compiler.h"
 #include "heap/heap_internal.h"
 #include "platform/lock.h"
@@ -30,9 +31,11 @@
 
 static HAK_COLD void wait_for_visitor(struct hak_cache *cache) {
   struct hak_heap *heap = cache->heap;
+  hak_add_relaxed(&heap->set->n_waiting, 1);
   hak_lock(&heap->set->visit_lock);
   hak_store_relaxed(&cache->owner_id, heap->id);
   hak_unlock(&heap->set->visit_lock);
+  hak_sub_relaxed(&heap->set->n_waiting, 1);
 }
 
 void hak_heap_enter(struct hak_cache *cache) {
@@ -71,6 +74,9 @@ static void readmit_all_locked(struct hak_heap_set *set) HAK_REQUIRES(set->visit
 
 // Decay and trim
 
+// How often a thread yields in vain.
+#define MAX_YIELDS 100
+
 bool hak_heap_set_tick(struct hak_heap_set *set, const struct hak_cache *cache) {
   if (hak_lock_all_held) return false;  // all are kept out, for a fork
   const struct hak_retain *retain = &set->pool->retain;
@@ -93,27 +99,51 @@ bool hak_heap_set_tick(struct hak_heap_set *set, const struct hak_cache *cache) 
   return unfinished;
 }
 
-size_t hak_heap_set_trim(struct hak_heap_set *set, const struct hak_cache *cache) {
-  if (hak_lock_all_held) return 0;
-  size_t returned = 0;
+// Between two visits those who wait for the lock come in, which it does not see to by itself.
+static void let_others_in(const struct hak_heap_set *set) {
+  for (unsigned i = 0; i < MAX_YIELDS && hak_load_relaxed(&set->n_waiting) != 0; ++i) sched_yield();
+}
+
+// Returns what is unused in the next heap, as far as *n_looks go. Whether there is no more.
+static bool trim_next(struct hak_heap_set *set, const struct hak_cache *cache, size_t *n_looks, size_t *returned) {
+  size_t n_given = *n_looks;
+  bool done = true;
   hak_lock(&set->visit_lock);
-  bool can_visit = keep_out_locked(set, cache, UINT64_MAX);
-  for (struct hak_heap *heap = set->newest_attached; heap != NULL; heap = heap->older) {
-    if (!is_visited(heap)) continue;
-    if (can_visit && is_outside(heap)) {
+  struct hak_heap *heap = set->next_visited != NULL ? set->next_visited : set->newest_attached;
+  if (heap != NULL && heap->cache != cache) {
+    hak_store_relaxed(&heap->cache->owner_id, HAK_NO_OWNER);
+    if (set->pool->os->barrier() && is_outside(heap)) {
       hak_outbox_flush(heap->cache);
-      hak_mail_drain(heap);
-      returned += hak_heap_release_unused(heap);
+      done = hak_mail_drain(heap, HAK_DRAIN_SOME);
+      *returned += hak_heap_release_unused(heap, n_looks);
     }
     readmit(heap);
   }
+  if (n_given != 0 && *n_looks == 0) done = false;
+  set->next_visited = heap == NULL || !done ? heap : heap->older;
   hak_unlock(&set->visit_lock);
+  return done;
+}
+
+size_t hak_heap_set_trim(struct hak_heap_set *set, const struct hak_cache *cache) {
+  if (hak_lock_all_held) return 0;
+  size_t returned = 0;
+  // Other visitors go on from the same place, so that each heap is visited by one of them. No slab is looked at twice,
+  // whatever its owner does meanwhile.
+  size_t n_heaps = hak_load_relaxed(&set->n_attached);
+  size_t n_slabs = hak_load_relaxed(&set->pool->n_slabs_used);
+  while (n_heaps != 0) {
+    size_t n_looks = hak_min(n_slabs, HAK_DECAY_LOOKS);
+    n_slabs -= n_looks;
+    if (trim_next(set, cache, &n_looks, &returned)) --n_heaps;
+    n_slabs += n_looks;
+    let_others_in(set);
+  }
   return returned + hak_threadless_trim(set);
 }
 
 // Fork
 
-#define MAX_YIELDS 100
 #define SLEEP_NS 50000
 
 void hak_heap_set_before_fork(struct hak_heap_set *set, const struct hak_cache *cache) {
