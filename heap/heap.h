@@ -85,6 +85,7 @@ struct hak_heap_set {
   struct hak_heap *next_visited;     // of these, where hak_heap_set_trim goes on; NULL: the newest; visit_lock
   uint32_t n_attached;               // atomic; written under visit_lock
   uint32_t n_waiting;                // atomic; threads that wait for a visitor
+  uint32_t n_waits;                  // atomic; how often one has
   uint64_t ticked_ms;                // atomic
   bool all_visited;                  // by the thread that forks; visit_lock
   struct hak_mutex lock;

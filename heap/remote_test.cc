@@ -12,6 +12,7 @@
 
 namespace {
 
+using hak_test::ClassOf;
 using hak_test::kKind;
 using hak_test::kMidKind;
 using hak_test::PublishedOf;
@@ -96,6 +97,26 @@ TEST_F(Heap, MailsASlabOnceHoweverManyPublicationsItGets) {
     EXPECT_EQ(owner.cache.heap->mail->mail_next, nullptr);
   }
   EXPECT_EQ(PublishedOf(blocks[0]), 6u);
+}
+
+TEST_F(Heap, MuchMailIsCollectedBitByBit) {
+  Thread owner(&heaps_);
+  Thread other(&heaps_);
+  const hak_heap *heap = owner.cache.heap;
+  std::vector<void *> kept;
+  for (void *p : owner.MallocMany(kMidKind, 100 * ClassOf(kMidKind).n_blocks)) {
+    const bool is_kept = kept.empty() || SlabOf(kept.back()) != SlabOf(p);
+    if (is_kept) kept.push_back(p);
+    if (!is_kept) other.Free(p);
+  }
+  hak_heap_flush(&other.cache);
+  // Each refill is of another kind, whose list is empty.
+  uint32_t n_refills = 0;
+  do kept.push_back(owner.Malloc(kKind + n_refills++));
+  while (heap->opened_mail != nullptr);
+  EXPECT_GT(n_refills, 2u);
+  EXPECT_EQ(heap->mail, nullptr);
+  owner.FreeAll(kept);
 }
 
 TEST_F(Heap, ASlabThatIsAboutToBeMailedIsNotReleased) {

@@ -104,9 +104,17 @@ class HeapTest : public ::testing::Test {
     hak_os_fake_succeed();
     hak_heap_set_trim(&heaps_, nullptr);
     EXPECT_EQ(pool_.n_slabs_used, 0u);
+    ExpectNothingCounted(heaps_.public_heap);
+    for (const hak_heap *heap = heaps_.husks; heap != nullptr; heap = heap->older) ExpectNothingCounted(heap);
     hak_pool_destroy(&pool_);
     EXPECT_EQ(pool_.n_superslabs, 0u);
     EXPECT_EQ(pool_.retain.limit.held_bytes, 0u);
+  }
+
+  static void ExpectNothingCounted(const hak_heap *heap) {
+    if (heap == nullptr) return;
+    EXPECT_EQ(heap->counted_bytes, 0u);
+    for (const hak_bin &bin : heap->bin) EXPECT_EQ(bin.n_counted, 0u);
   }
 
   hak_pool pool_;

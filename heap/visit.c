@@ -31,6 +31,7 @@
 
 static HAK_COLD void wait_for_visitor(struct hak_cache *cache) {
   struct hak_heap *heap = cache->heap;
+  hak_add_relaxed(&heap->set->n_waits, 1);
   hak_add_relaxed(&heap->set->n_waiting, 1);
   hak_lock(&heap->set->visit_lock);
   hak_store_relaxed(&cache->owner_id, heap->id);

@@ -111,6 +111,27 @@ TEST_F(Visit, WhatIsTooMuchForOneTickGoesOnWithTheNext) {
   sleeper.FreeAll(kept);
 }
 
+// So that each thread waits for its own heap only, and no longer than a few looks take.
+TEST_F(Visit, ATrimVisitsOneHeapAfterTheOtherSomeSlabsAtATime) {
+  Thread visitor(&heaps_);
+  Thread small(&heaps_);
+  Thread large(&heaps_);
+  void *of_small = small.Malloc(kKind);
+  constexpr size_t kMany = 2 * HAK_DECAY_LOOKS + 10;
+  std::vector<void *> kept;
+  pool_.retain.min_bytes = SIZE_MAX;
+  for (void *p : large.MallocMany(kKind, kMany * ClassOf(kKind).n_blocks + 1)) {
+    const bool is_kept = kept.empty() || SlabOf(kept.back()) != SlabOf(p);
+    if (is_kept) kept.push_back(p);
+    if (!is_kept) large.Free(p);
+  }
+  hak_heap_set_trim(&heaps_, &visitor.cache);
+  EXPECT_EQ(hak_os_fake_purged_bytes(), kMany * (HAK_SLAB_BYTES - 4096));
+  EXPECT_EQ(hak_os_fake_count(HAK_OS_FAKE_BARRIER), 3u + 1u);
+  large.FreeAll(kept);
+  small.Free(of_small);
+}
+
 // The visitor may have read the clock before the owner freed.
 TEST_F(Visit, WhatWasFreedAfterTheTickBeganIsNotDue) {
   Thread sleeper(&heaps_);

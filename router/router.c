@@ -12,6 +12,7 @@
 #include "mid/mid.h"
 #include "platform/os.h"
 #include "platform/report.h"
+#include "platform/threads.h"
 #include "router/background.h"
 #include "router/fallback.h"
 #include "router/hakmem.h"
@@ -112,6 +113,23 @@ static void *marked(void *p, size_t size) {
   return p;
 }
 
+// A thread that is refused once and again, and trims each time, must not keep the others from their heaps all the time.
+// Where it has, it rests for so many times as long, if that was in vain.
+#define REST_PER_TRIM 8
+#define REST_NS_MAX 5000000
+
+static void *malloc_after_trim(struct hak_process *process, size_t size, size_t alignment, bool *zeroed) {
+  const struct hak_os *os = process->pool.os;
+  const uint32_t *n_waits = &process->heaps.n_waits;
+  uint32_t n_before = hak_load_relaxed(n_waits);
+  uint64_t begun_ns = os->thread_ns();
+  hak_process_trim(0);
+  void *p = malloc_once(process, size, alignment, zeroed, true);
+  bool rests = p == NULL && hak_load_relaxed(n_waits) != n_before;
+  if (rests) hak_sleep_ns(hak_min((os->thread_ns() - begun_ns) * REST_PER_TRIM, REST_NS_MAX));
+  return p;
+}
+
 static void *malloc_any(size_t size, size_t alignment, bool *zeroed) {
   struct hak_process *process = hak_process_get();
   hak_process_tick();
@@ -119,11 +137,8 @@ static void *malloc_any(size_t size, size_t alignment, bool *zeroed) {
   // What exceeds the address space is not worth a trim.
   if (HAK_LIKELY(((size | alignment) >> HAK_ADDRESS_BITS) == 0)) {
     void *p = malloc_once(process, size, alignment, zeroed, false);
-    if (HAK_UNLIKELY(p == NULL)) {
-      // What one tier keeps for later may be what another one lacks now.
-      hak_process_trim(0);
-      p = malloc_once(process, size, alignment, zeroed, true);
-    }
+    // What one tier keeps for later may be what another one lacks now.
+    if (HAK_UNLIKELY(p == NULL)) p = malloc_after_trim(process, size, alignment, zeroed);
     if (HAK_LIKELY(p != NULL)) return marked(p, size);
   }
   if (zeroed != NULL) *zeroed = false;
