@@ -171,7 +171,8 @@ std::string PreloadSpelling(const std::string &name, const std::string &path) {
   return "/proc/self/fd/" + std::to_string(file);
 }
 
-// Executes the program anew, unless this is the second run or nothing is to be preloaded.
+// Executes the program anew, unless this is the second run; also where nothing is to be preloaded, so that it costs all
+// the same.
 void EnsurePreloaded(const std::string &name, const std::string &library, char **argv) {
   const char *marker = getenv(kPreloadedVariable);
   if (marker != nullptr) {
@@ -180,7 +181,6 @@ void EnsurePreloaded(const std::string &name, const std::string &library, char *
     unsetenv("LD_PRELOAD");
     return;
   }
-  if (library.empty() && getenv("LD_PRELOAD") == nullptr) return;
   const std::string executable = ExecutablePath();
   setenv(kPreloadedVariable, "1", 1);
   if (library.empty()) {

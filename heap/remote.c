@@ -145,7 +145,10 @@ void hak_outbox_add(struct hak_cache *cache, void *p, size_t kind, const char *f
     return;
   }
   struct hak_outbox_slot *slot = hak_outbox_slot_of(cache, base);
-  if (HAK_UNLIKELY(slot->base == base && slot->head == block)) hak_fatal_misuse(function, p, HAK_MISUSE_DOUBLE_FREE);
+  if (HAK_UNLIKELY(slot->base == base && slot->head == block)) {
+    hak_heap_leave(cache);  // a handler of SIGABRT, or another thread meanwhile, may fork
+    hak_fatal_misuse(function, p, HAK_MISUSE_DOUBLE_FREE);
+  }
   bool due = hak_outbox_is_due(cache);
   if (hak_outbox_has_room(slot, base)) {
     hak_outbox_gather(cache, slot, p);

@@ -545,7 +545,8 @@ void *hak_huge_resize(struct hak_huge_heap *heap, void *p, size_t size, bool may
   size_t bytes = hak_round_up(hak_max(size, 1), heap->os->page_bytes);
   size_t old_bytes = bytes_of(mapping);
   if (bytes <= old_bytes) {
-    if (!fits(old_bytes, bytes, SLACK_OF_SHRUNK)) shrink(heap, mapping, bytes);
+    bool shrinks = HAK_CONFIG_HARDENED ? bytes != old_bytes : !fits(old_bytes, bytes, SLACK_OF_SHRUNK);
+    if (shrinks) shrink(heap, mapping, bytes);
     change_live_bytes(heap, old_bytes, bytes_of(mapping));
     return p;
   }

@@ -44,8 +44,9 @@ int hak_posix_memalign(void **out, size_t alignment, size_t size);
 // The bytes of block `p` that may be used, at least what was asked for; 0 for NULL.
 size_t hak_usable_size(const void *p);
 
-// Gives unused memory back to the operating system, of all threads, keeping at least `pad` bytes of it. Returns how
-// many bytes have left the process: pages that were resident, as RSS counts them. 0 if there was nothing to give. A
+// Gives unused memory back to the operating system, of all threads, keeping at least `pad` bytes of what is wholly free
+// (pages between blocks go in any case, as with glibc). Returns how many bytes have left the process: pages that were
+// resident, which a page is too that was read and never written. 0 if there was nothing to give. A
 // thread that is inside of the allocator just then, or works without pause, keeps what its own caches hold; other
 // threads keep the free blocks of the slabs they allocate from, and their caches of ACE. Cost: system calls in
 // proportion to what is returned.

@@ -16,7 +16,7 @@
 
 // Blocks in use
 
-static bool has_bit(size_t kind) { return kind <= HAK_KIND_MID_LAST; }
+static bool has_bit(size_t kind) { return kind != HAK_KIND_HUGE; }
 
 static uint64_t *in_use_word(const void *p) {
   return &hak_region_of((uintptr_t)p)->in_use[(uint32_t)(uintptr_t)p >> HAK_IN_USE_WORD_SHIFT];
@@ -27,6 +27,8 @@ static uint64_t in_use_bit(const void *p) { return (uint64_t)1 << ((uintptr_t)p 
 // Why a pointer to no block in use was refused.
 static HAK_COLD HAK_NORETURN void fatal_not_in_use(const void *p, size_t kind, size_t block_bytes,
                                                    const char *function) {
+  // Of ACE, the tier has found that a block starts there.
+  if (kind == HAK_KIND_ACE) hak_fatal_misuse(function, p, HAK_MISUSE_DOUBLE_FREE);
   struct hak_class geometry = hak_class_make((uint32_t)kind, (uint32_t)hak_kind_run_slabs(kind), (uint32_t)block_bytes);
   uint32_t offset = (uint32_t)((uintptr_t)p - hak_kind_run_base(kind, (uintptr_t)p)) - geometry.first;
   const char *reason = HAK_MISUSE_DOUBLE_FREE;

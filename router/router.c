@@ -41,10 +41,11 @@ static HAK_COLD void *out_of_memory(struct hak_process *process, size_t size, si
       if (!process->config.allow_malloc_fallback) {
         hak_report("WARNING: malloc fallback disabled (size=%zu), returning NULL (OOM)", size);
       }
-      if (hak_limit_refuses(&process->pool.retain.limit, size)) {
-        hak_report("WARNING: HAKMEM_LIMIT is %zu bytes, of which %zu are held",
-                   hak_load_relaxed(&process->pool.retain.limit.max_bytes),
-                   hak_load_relaxed(&process->pool.retain.limit.held_bytes));
+      const struct hak_limit *limit = &process->pool.retain.limit;
+      size_t limit_bytes = hak_load_relaxed(&limit->max_bytes);
+      if (limit_bytes != HAK_LIMIT_NONE && !hak_load_relaxed(&limit->soft)) {
+        hak_report("WARNING: HAKMEM_LIMIT is %zu bytes, of which %zu are held", limit_bytes,
+                   hak_load_relaxed(&limit->held_bytes));
       }
     }
   }

@@ -1,0 +1,41 @@
+#define _DEFAULT_SOURCE  // barriers
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "testing/misuse/misuse.h"
+
+enum { ROUNDS = 100 };
+
+static pthread_barrier_t both;
+
+static void *free_at_once(void *p) {
+  pthread_barrier_wait(&both);
+  free(p);
+  return NULL;
+}
+
+static void free_in_two_threads(void *p) {
+  pthread_t other;
+  pthread_barrier_init(&both, NULL, 2);
+  if (pthread_create(&other, NULL, free_at_once, p) != 0) exit(2);
+  free_at_once(opaque(p));
+  pthread_join(other, NULL);
+}
+
+// Many times in children, which say nothing, since one time may go well by chance.
+int main(void) {
+  char *p = block_of(100000);
+  for (int i = 0; i < ROUNDS; ++i) {
+    pid_t child = fork();
+    if (child == 0) {
+      close(STDERR_FILENO);
+      free_in_two_threads(p);
+      _exit(0);
+    }
+    int status = 0;
+    if (child < 0 || waitpid(child, &status, 0) != child || WIFEXITED(status)) return 1;
+  }
+  expect("free", p, DOUBLE_FREE);
+  free_in_two_threads(p);
+  return 0;
+}
