@@ -298,15 +298,14 @@ static void countdown_has_ended(struct hak_heap *heap, struct hak_slab *slab) {
 }
 
 // Frees in a current slab count nothing, so that nobody learns when it is empty, and the last slab of each kind would
-// stay when the program has dropped all it had. So a heap that gives back much looks for kinds that are not in use any
-// more: those that took no slab and no strip since the last look. Their slabs cease to be current, and what is freed in
-// them counts. A kind that lives on what it frees itself is taken for one of these, and its next malloc brings its slab
-// back.
+// stay when the program has dropped all it had. So a heap that gives back much, and with each tick, looks for kinds
+// that are not in use any more: those that took no slab and no strip since the last look. Their slabs cease to be
+// current, and what is freed in them counts. A kind that lives on what it frees itself is taken for one of these, and
+// its next malloc brings its slab back.
 #define LOOK_BYTES ((size_t)4 * 1024 * 1024)
 
 static void look_for_unused_kinds(struct hak_cache *cache) {
   struct hak_heap *heap = cache->heap;
-  if (HAK_LIKELY(heap->returned_bytes < LOOK_BYTES)) return;
   heap->returned_bytes = 0;
   hak_recent_return(cache);
   for (size_t kind = 0; kind < HAK_KINDS; ++kind) {
@@ -323,7 +322,7 @@ static void look_for_unused_kinds(struct hak_cache *cache) {
 
 static void end_countdown(struct hak_cache *cache, struct hak_slab *slab) {
   countdown_has_ended(cache->heap, slab);
-  look_for_unused_kinds(cache);
+  if (HAK_UNLIKELY(cache->heap->returned_bytes >= LOOK_BYTES)) look_for_unused_kinds(cache);
 }
 
 HAK_NOINLINE void hak_slab_countdown_and_leave(struct hak_cache *cache, struct hak_slab *slab) {

@@ -336,6 +336,23 @@ TEST_F(Heap, GivesUpTheCurrentSlabOfAKindThatIsNotInUseAnyMore) {
   }
 }
 
+TEST_F(Heap, KindsThatAreNotInUseAnyMoreLoseTheirSlabsInAThreadThatGoesOn) {
+  Thread thread(&heaps_);
+  for (uint32_t kind = HAK_KIND_MID_FIRST; kind <= HAK_KIND_MID_LAST; ++kind) {
+    thread.FreeAll(thread.MallocMany(kind, ClassOf(kind).n_blocks / 2));
+  }
+  const size_t before = pool_.retain.backed_bytes;
+  std::vector<void *> in_use;
+  for (int i = 0; i < 4; ++i) {
+    hak_os_fake_advance_ms(HAK_POOL_PURGE_DELAY_MS);
+    for (void *p : thread.MallocMany(kKind, ClassOf(kKind).n_blocks)) in_use.push_back(p);
+    hak_heap_tick(&thread.cache);
+  }
+  EXPECT_GT(before, 40 * HAK_SLAB_BYTES);
+  EXPECT_LE(pool_.retain.backed_bytes, 5 * HAK_SLAB_BYTES);
+  thread.FreeAll(in_use);
+}
+
 TEST_F(Heap, KeepsTheCurrentSlabOfAKindThatTakesMemory) {
   Thread thread(&heaps_);
   std::vector<void *> blocks = thread.MallocMany(kKind, 1);
