@@ -7,8 +7,8 @@
 //   | the program's        | canary, to 16 B   |  seal: size, encoded
 //   +----------------------+-------------------+--------------------+
 //
-// A bit per 16 bytes of address space, out of line (superslab/registry.h), says where such blocks start that are in use.
-// Huge needs neither: there are guard pages behind its blocks, and only their first address is registered.
+// A bit per 16 bytes of address space, out of line (superslab/registry.h), says where such blocks start that are in
+// use. Huge needs neither: there are guard pages behind its blocks, and only their first address is registered.
 #ifndef HAKMEM_ROUTER_HARDENED_H_
 #define HAKMEM_ROUTER_HARDENED_H_
 
