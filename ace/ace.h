@@ -27,6 +27,7 @@ extern "C" {
 
 #define HAK_ACE_ARENAS 8
 #define HAK_ACE_CACHE_DEPTH 8
+
 struct hak_ace_superslab;
 struct hak_ace_stacks;
 

@@ -231,15 +231,11 @@ static bool refill(struct hak_cache *cache, const struct hak_class *geometry) {
   if (may_carve && hak_strip_carve(heap, current, list)) return true;
 
   hak_outbox_flush(cache);
-  bool drained = hak_mail_drain(heap, HAK_DRAIN_SOME);
+  (void)hak_mail_drain(heap, HAK_DRAIN_SOME);
   if (current != NULL && fill_list(current, list)) return true;
   may_carve = current != NULL && bin->slabs[HAK_SLAB_AWAKE] == NULL;
   if (may_carve && hak_strip_carve(heap, current, list)) return true;
   struct hak_slab *slab = next_slab(heap, geometry);
-  if (slab == NULL && !drained) {
-    (void)hak_mail_drain(heap, HAK_DRAIN_ALL);
-    return refill(cache, geometry);
-  }
   // Without a successor the current slab stays current: what is freed in it can be had at once.
   if (slab == NULL) return false;
   if (current != NULL) set_aside(heap, current);
@@ -267,6 +263,11 @@ bool hak_heap_refill(struct hak_cache *cache, const struct hak_class *geometry) 
   allow_recent(cache, geometry->kind);
   hak_heap_enter(cache);
   bool done = refill(cache, geometry);
+  if (HAK_UNLIKELY(!done && hak_has_mail(cache->heap))) {
+    // Memory has run out: so all mail is worth its time.
+    (void)hak_mail_drain(cache->heap, HAK_DRAIN_ALL);
+    done = refill(cache, geometry);
+  }
   hak_heap_leave(cache);
   return done;
 }

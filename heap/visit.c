@@ -82,13 +82,13 @@ bool hak_heap_set_tick(struct hak_heap_set *set, const struct hak_cache *cache) 
   if (hak_lock_all_held) return false;  // all are kept out, for a fork
   const struct hak_retain *retain = &set->pool->retain;
   uint64_t now = retain->os->now_ms();
+  uint64_t interval_ms = hak_retain_look_interval_ms(retain);
   uint64_t ticked = hak_load_relaxed(&set->ticked_ms);
-  if (now - ticked < hak_retain_look_interval_ms(retain) || !hak_cas_relaxed(&set->ticked_ms, &ticked, now))
-    return false;
+  if (now - ticked < interval_ms || !hak_cas_relaxed(&set->ticked_ms, &ticked, now)) return false;
   size_t n_looks = HAK_DECAY_LOOKS;
   hak_threadless_decay(set, now, &n_looks);
   hak_lock(&set->visit_lock);
-  bool can_visit = n_looks != 0 && keep_out_locked(set, cache, now - hak_retain_look_interval_ms(retain));
+  bool can_visit = n_looks != 0 && keep_out_locked(set, cache, now - interval_ms);
   for (struct hak_heap *heap = set->newest_attached; heap != NULL; heap = heap->older) {
     if (!is_visited(heap)) continue;
     if (can_visit && n_looks != 0 && is_outside(heap)) (void)hak_heap_decay(heap, now, &n_looks);
@@ -129,8 +129,8 @@ static bool trim_next(struct hak_heap_set *set, const struct hak_cache *cache, s
 size_t hak_heap_set_trim(struct hak_heap_set *set, const struct hak_cache *cache) {
   if (hak_lock_all_held) return 0;
   size_t returned = 0;
-  // Other visitors go on from the same place, so that each heap is visited by one of them. No slab is looked at twice,
-  // whatever its owner does meanwhile.
+  // Other visitors go on from the same place, so that each heap is visited by one of them. No more looks than there are
+  // slabs, whatever their owners do meanwhile.
   size_t n_heaps = hak_load_relaxed(&set->n_attached);
   size_t n_slabs = hak_load_relaxed(&set->pool->n_slabs_used);
   while (n_heaps != 0) {

@@ -123,11 +123,12 @@ static void *malloc_after_trim(struct hak_process *process, size_t size, size_t 
   const struct hak_os *os = process->pool.os;
   const uint32_t *n_waits = &process->heaps.n_waits;
   uint32_t n_before = hak_load_relaxed(n_waits);
-  uint64_t begun_ns = os->thread_ns();
+  uint64_t trim_ns = 0 - os->thread_ns();
   hak_process_trim(0);
   void *p = malloc_once(process, size, alignment, zeroed, true);
+  trim_ns += os->thread_ns();
   bool rests = p == NULL && hak_load_relaxed(n_waits) != n_before;
-  if (rests) hak_sleep_ns(hak_min((os->thread_ns() - begun_ns) * REST_PER_TRIM, REST_NS_MAX));
+  if (rests) hak_sleep_ns(hak_min(trim_ns * REST_PER_TRIM, REST_NS_MAX));
   return p;
 }
 
