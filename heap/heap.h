@@ -147,7 +147,8 @@ bool hak_heap_set_tick(struct hak_heap_set *set, const struct hak_cache *cache);
 
 // Does what hak_heap_trim does, but for the slabs that malloc takes from and recent blocks, for all other heaps, one
 // after the other; `cache` is the calling thread's, or NULL. A heap whose thread is just then at work on it is left
-// out. Other threads wait some milliseconds at most, while their own heap is visited.
+// out. Other threads wait some milliseconds at most, while their own heap is visited. Cost: what is returned, and a
+// system call for each heap.
 size_t hak_heap_set_trim(struct hak_heap_set *set, const struct hak_cache *cache);
 
 // For fork. Before: waits until no thread but the calling one is at work on its heap, and takes the set's locks. After:
