@@ -6,9 +6,9 @@
 #include <errno.h>
 #include <sched.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "base/atomic.h"
+#include "platform/threads.h"
 
 // One synchronisation point in so many delays: often enough that every window is met, and seldom enough that the
 // threads get on.
@@ -64,8 +64,7 @@ static HAK_COLD void let_others_run(uint64_t bits) {
   int saved_errno = errno;
   hak_add_relaxed(&n_delays, 1);
   if (bits % DELAYS_PER_SLEEP == 0) {
-    struct timespec time = {.tv_nsec = (long)(bits / DELAYS_PER_SLEEP % SLEEP_NS_MAX)};
-    (void)nanosleep(&time, NULL);
+    hak_sleep_ns(bits / DELAYS_PER_SLEEP % SLEEP_NS_MAX);
   } else {
     (void)sched_yield();
   }
