@@ -68,10 +68,11 @@ TEST_F(Populate, CountsWhatIsNotTakenYetAsUnusedAndGivesItBackAfterTheDecayTime)
   taken_.push_back(AcquireHot());  // starts the time anew
   hak_os_fake_advance_ms(HAK_POOL_PURGE_DELAY_MS - 1);
   hak_pool_tick(&pool_);
-  EXPECT_EQ(hak_os_fake_purged_bytes(), 0u);
+  // Not what was purged: another SuperSlab's descriptors may have been, if it is the last in its section.
+  EXPECT_EQ(pool_.retain.unused_bytes, (kAll - 2) * kSlab);
+  EXPECT_EQ(pool_.retain.limit.held_bytes, kAll * kSlab);
   hak_os_fake_advance_ms(1);
   hak_pool_tick(&pool_);
-  EXPECT_EQ(hak_os_fake_purged_bytes(), (kAll - 2) * kSlab);
   EXPECT_EQ(pool_.retain.unused_bytes, 0u);
   EXPECT_EQ(pool_.retain.limit.held_bytes, 2 * kSlab);
 }
