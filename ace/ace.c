@@ -94,6 +94,12 @@ static void evict_classes(struct hak_ace *ace, struct hak_ace_cache *cache, uint
 
 // Adaptation
 
+// There is room for `weight`.
+static void lower_budget(struct hak_ace_cache *cache, uint32_t weight) {
+  cache->budget -= weight;
+  cache->room -= weight;
+}
+
 // Once per decay time: a class that was not once empty since the last time is deeper than it need be. Half of it goes,
 // and the limits come down by as much.
 static void decay_if_due(struct hak_ace *ace, struct hak_ace_cache *cache, uint64_t now) {
@@ -108,9 +114,7 @@ static void decay_if_due(struct hak_ace *ace, struct hak_ace_cache *cache, uint6
     size_t size_class = (size_t)__builtin_ctzl(unused);
     set_limit(cache, size_class, count_of(cache, size_class));
   }
-  uint32_t surplus = hak_min(cache->room - room_before, cache->budget - (uint32_t)MIN_BUDGET);
-  cache->budget -= surplus;
-  cache->room -= surplus;
+  lower_budget(cache, hak_min(cache->room - room_before, cache->budget - (uint32_t)MIN_BUDGET));
 }
 
 // Binds the cache to the arena with the fewest threads; the first of them, so that a program in which threads come and
@@ -223,8 +227,7 @@ static void evict_for_room(struct hak_ace *ace, struct hak_ace_cache *cache, uin
 static void limit_budget(struct hak_ace *ace, struct hak_ace_cache *cache, struct victims *victims, uint64_t now) {
   uint32_t surplus = cache->budget - hak_min(cache->budget, budget_limit(cache));
   evict_for_room(ace, cache, surplus, victims, now);
-  cache->budget -= surplus;
-  cache->room -= surplus;
+  lower_budget(cache, surplus);
 }
 
 static HAK_NOINLINE void free_slow(struct hak_ace *ace, struct hak_ace_cache *cache, void *p, uint32_t extent) {

@@ -14,7 +14,6 @@ static uint32_t *words_of(const struct hak_ace_superslab *superslab) {
   return (uint32_t *)hak_slab_private_descriptor(superslab->base);
 }
 
-static size_t pages_of(uint32_t word) { return hak_ace_extent_pages(word); }
 static bool is_free_run(uint32_t word) { return (word & HAK_ACE_FREE) != 0; }
 
 // Free runs
@@ -37,13 +36,13 @@ static size_t add_free_run(uint32_t *words, size_t first, size_t n_pages) {
   uint32_t before = first == 0 ? 0 : hak_load_relaxed(&words[first - 1]);
   uint32_t after = first + n_pages == N_PAGES ? 0 : hak_load_relaxed(&words[first + n_pages]);
   if (is_free_run(after)) {
-    clear_free_run(words, first + n_pages, pages_of(after));
-    n_pages += pages_of(after);
+    clear_free_run(words, first + n_pages, hak_ace_extent_pages(after));
+    n_pages += hak_ace_extent_pages(after);
   }
   if (is_free_run(before)) {
-    first -= pages_of(before);
-    clear_free_run(words, first, pages_of(before));
-    n_pages += pages_of(before);
+    first -= hak_ace_extent_pages(before);
+    clear_free_run(words, first, hak_ace_extent_pages(before));
+    n_pages += hak_ace_extent_pages(before);
   }
   set_free_run(words, first, n_pages);
   return n_pages;
@@ -52,9 +51,9 @@ static size_t add_free_run(uint32_t *words, size_t first, size_t n_pages) {
 static size_t longest_run(const uint32_t *words) {
   size_t longest = 0;
   uint32_t word;
-  for (size_t first = 0; first != N_PAGES; first += pages_of(word)) {
+  for (size_t first = 0; first != N_PAGES; first += hak_ace_extent_pages(word)) {
     word = hak_load_relaxed(&words[first]);
-    if (is_free_run(word)) longest = hak_max(longest, pages_of(word));
+    if (is_free_run(word)) longest = hak_max(longest, hak_ace_extent_pages(word));
   }
   return longest;
 }
@@ -117,10 +116,10 @@ void *hak_ace_superslab_take(struct hak_ace_superslab *superslab, size_t n_pages
   size_t best_start = 0;
   size_t other_run = 0;  // the longest of the others
   uint32_t word;
-  for (size_t start = 0; start != N_PAGES; start += pages_of(word)) {
+  for (size_t start = 0; start != N_PAGES; start += hak_ace_extent_pages(word)) {
     word = hak_load_relaxed(&words[start]);
     if (!is_free_run(word)) continue;
-    size_t run = pages_of(word);
+    size_t run = hak_ace_extent_pages(word);
     if (run < best_run && hak_round_up(start, align_pages) + n_pages <= start + run) {
       if (best_run <= N_PAGES) other_run = hak_max(other_run, best_run);
       best_start = start;
@@ -150,7 +149,7 @@ void *hak_ace_superslab_take(struct hak_ace_superslab *superslab, size_t n_pages
 void hak_ace_superslab_put(struct hak_ace_superslab *superslab, void *extent) {
   uint32_t *words = words_of(superslab);
   size_t first = hak_ace_page_of(extent);
-  size_t n_pages = pages_of(hak_load_relaxed(&words[first]));
+  size_t n_pages = hak_ace_extent_pages(hak_load_relaxed(&words[first]));
   hak_store_relaxed(&words[first], 0);
   hak_poison(extent, n_pages << HAK_ACE_PAGE_SHIFT);
   superslab->n_free = (uint16_t)(superslab->n_free + n_pages);
@@ -160,14 +159,14 @@ void hak_ace_superslab_put(struct hak_ace_superslab *superslab, void *extent) {
 bool hak_ace_superslab_resize(struct hak_ace_superslab *superslab, void *extent, size_t n_pages) {
   uint32_t *words = words_of(superslab);
   size_t first = hak_ace_page_of(extent);
-  size_t old_pages = pages_of(hak_load_relaxed(&words[first]));
+  size_t old_pages = hak_ace_extent_pages(hak_load_relaxed(&words[first]));
   size_t end = first + n_pages;
   size_t old_end = first + old_pages;
   if (n_pages > old_pages) {
     uint32_t after = old_end == N_PAGES ? 0 : hak_load_relaxed(&words[old_end]);
-    if (!is_free_run(after) || pages_of(after) < end - old_end) return false;
-    clear_free_run(words, old_end, pages_of(after));
-    set_free_run(words, end, pages_of(after) - (end - old_end));
+    if (!is_free_run(after) || hak_ace_extent_pages(after) < end - old_end) return false;
+    clear_free_run(words, old_end, hak_ace_extent_pages(after));
+    set_free_run(words, end, hak_ace_extent_pages(after) - (end - old_end));
     (void)mark_dirty(superslab, old_end, end);
     hak_unpoison(hak_ace_page_address(superslab, old_end), (end - old_end) << HAK_ACE_PAGE_SHIFT);
     hak_store_relaxed(&words[first], hak_ace_extent_make(n_pages));  // before the walk over all words
@@ -200,9 +199,9 @@ size_t hak_ace_superslab_purge(struct hak_ace_superslab *superslab, const struct
   const uint32_t *words = words_of(superslab);
   size_t purged = 0;
   uint32_t word;
-  for (size_t start = 0; start != N_PAGES; start += pages_of(word)) {
+  for (size_t start = 0; start != N_PAGES; start += hak_ace_extent_pages(word)) {
     word = hak_load_relaxed(&words[start]);
-    if (is_free_run(word)) purged += purge_run(superslab, os, start, start + pages_of(word));
+    if (is_free_run(word)) purged += purge_run(superslab, os, start, start + hak_ace_extent_pages(word));
   }
   return purged << HAK_ACE_PAGE_SHIFT;
 }
@@ -211,8 +210,8 @@ bool hak_ace_superslab_is_unused(const struct hak_ace_superslab *superslab, cons
   const uint32_t *words = words_of(superslab);
   size_t start = 0;
   uint32_t word = hak_load_relaxed(&words[0]);
-  while (start + pages_of(word) <= hak_ace_page_of(p)) {
-    start += pages_of(word);
+  while (start + hak_ace_extent_pages(word) <= hak_ace_page_of(p)) {
+    start += hak_ace_extent_pages(word);
     word = hak_load_relaxed(&words[start]);
   }
   return (word & HAK_ACE_UNUSED) != 0;

@@ -4,8 +4,9 @@
 The allocators take turns within each repetition, and each repetition begins with the next one (A B C B C A), so that a
 machine whose speed drifts is as fast for one as for the other, and none has always the same one before it. Tables show
 medians of CPU time (user and system time of the whole process, what other programs do meanwhile left out), of the time
-that passes, and of the peak RSS, with the ratio to the best peer. Each measured process proves whose memory it got; a row of one that cannot is an error. With --count the tables show instructions,
-cache misses and mispredicted branches as Valgrind counts them, which vary little whatever else the machine does.
+that passes, and of the peak RSS, with the ratio to the best peer. Each measured process proves whose memory it got; a
+row of one that cannot is an error. With --count the tables show instructions, cache misses and mispredicted branches as
+Valgrind counts them, which vary little whatever else the machine does.
 """
 # The shebang names Debian's Python: the one that its python3-matplotlib is for.
 

@@ -334,11 +334,9 @@ HAK_NOINLINE void hak_slab_countdown_and_leave(struct hak_cache *cache, struct h
 // Why a block of this thread was refused.
 static HAK_COLD HAK_NORETURN void fatal_local(struct hak_cache *cache, const struct hak_slab *slab, void *p,
                                               const char *function) {
-  // A handler of SIGABRT, or another thread meanwhile, may fork.
-  hak_heap_leave(cache);
   uint32_t offset = (uint32_t)((uintptr_t)p - slab->base);
   bool carved = hak_slab_is_carved(slab, hak_kind_run_shift(slab->kind), offset);
-  hak_fatal_misuse(function, p, carved ? HAK_MISUSE_DOUBLE_FREE : HAK_MISUSE_FOREIGN);
+  hak_heap_fatal(cache, function, p, carved ? HAK_MISUSE_DOUBLE_FREE : HAK_MISUSE_FOREIGN);
 }
 
 static void free_local(struct hak_cache *cache, void *p, size_t kind, const char *function) {

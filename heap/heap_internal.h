@@ -107,6 +107,11 @@ bool hak_mail_drain(struct hak_heap *heap, size_t max_links);
 // cache has a heap.
 void hak_heap_enter(struct hak_cache *cache);
 
+// Stops the program as hak_fatal_misuse does. The caller is inside its heap, and leaves it first: a handler of SIGABRT,
+// or another thread meanwhile, may fork.
+HAK_COLD HAK_NORETURN void hak_heap_fatal(struct hak_cache *cache, const char *function, const void *p,
+                                          const char *reason);
+
 // orphan.c: heaps without a thread.
 
 // Makes an orphan of the cache's heap, which nobody works on any more. Called with the visit lock.

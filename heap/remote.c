@@ -146,8 +146,7 @@ void hak_outbox_add(struct hak_cache *cache, void *p, size_t kind, const char *f
   }
   struct hak_outbox_slot *slot = hak_outbox_slot_of(cache, base);
   if (HAK_UNLIKELY(slot->base == base && slot->head == block)) {
-    hak_heap_leave(cache);  // a handler of SIGABRT, or another thread meanwhile, may fork
-    hak_fatal_misuse(function, p, HAK_MISUSE_DOUBLE_FREE);
+    hak_heap_fatal(cache, function, p, HAK_MISUSE_DOUBLE_FREE);
   }
   bool due = hak_outbox_is_due(cache);
   if (hak_outbox_has_room(slot, base)) {

@@ -12,12 +12,12 @@
 
 namespace {
 
-using hak_test::ClassOf;
 using hak_test::kKind;
 using hak_test::kMidKind;
 using hak_test::PublishedOf;
 using hak_test::RemoteOf;
 using hak_test::SlabOf;
+using hak_test::ThinOut;
 using hak_test::Thread;
 
 using Heap = hak_test::HeapTest;
@@ -103,12 +103,7 @@ TEST_F(Heap, MuchMailIsCollectedBitByBit) {
   Thread owner(&heaps_);
   Thread other(&heaps_);
   const hak_heap *heap = owner.cache.heap;
-  std::vector<void *> kept;
-  for (void *p : owner.MallocMany(kMidKind, 100 * ClassOf(kMidKind).n_blocks)) {
-    const bool is_kept = kept.empty() || SlabOf(kept.back()) != SlabOf(p);
-    if (is_kept) kept.push_back(p);
-    if (!is_kept) other.Free(p);
-  }
+  std::vector<void *> kept = ThinOut(&owner, &other, kMidKind, 100);
   hak_heap_flush(&other.cache);
   // Each refill is of another kind, whose list is empty.
   uint32_t n_refills = 0;

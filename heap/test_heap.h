@@ -89,6 +89,20 @@ class Thread {
   }
 };
 
+// Fills slabs of `kind`, and one block of another, which is then the current one; `other` frees all but the first of
+// each slab. Those that are left.
+inline std::vector<void *> ThinOut(Thread *owner, Thread *other, uint32_t kind, size_t n_slabs) {
+  std::vector<void *> kept;
+  for (void *p : owner->MallocMany(kind, n_slabs * ClassOf(kind).n_blocks + 1)) {
+    if (kept.empty() || SlabOf(kept.back()) != SlabOf(p)) {
+      kept.push_back(p);
+    } else {
+      other->Free(p);
+    }
+  }
+  return kept;
+}
+
 class HeapTest : public ::testing::Test {
  protected:
   void SetUp() override { Start(4096, HAK_REFILL_COUNT_DEFAULT, false); }

@@ -27,6 +27,7 @@
 #include "base/compiler.h"
 #include "heap/heap_internal.h"
 #include "platform/lock.h"
+#include "platform/report.h"
 #include "platform/threads.h"
 
 static HAK_COLD void wait_for_visitor(struct hak_cache *cache) {
@@ -45,6 +46,11 @@ void hak_heap_enter(struct hak_cache *cache) {
     hak_heap_leave(cache);
     wait_for_visitor(cache);
   }
+}
+
+void hak_heap_fatal(struct hak_cache *cache, const char *function, const void *p, const char *reason) {
+  hak_heap_leave(cache);
+  hak_fatal_misuse(function, p, reason);
 }
 
 // Acquire: pairs with hak_heap_leave, publishes what the owner did.

@@ -28,6 +28,7 @@ using hak_test::ClassOf;
 using hak_test::kKind;
 using hak_test::kMidKind;
 using hak_test::SlabOf;
+using hak_test::ThinOut;
 using hak_test::Thread;
 
 constexpr size_t kSlabs = 20;  // more than a heap keeps as spares
@@ -92,13 +93,8 @@ TEST_F(Visit, WhatIsTooMuchForOneTickGoesOnWithTheNext) {
   Thread sleeper(&heaps_);
   Thread visitor(&heaps_);
   constexpr size_t kMany = HAK_DECAY_LOOKS + 10;
-  std::vector<void *> kept;
   pool_.retain.min_bytes = SIZE_MAX;
-  for (void *p : sleeper.MallocMany(kKind, kMany * ClassOf(kKind).n_blocks + 1)) {
-    const bool is_kept = kept.empty() || SlabOf(kept.back()) != SlabOf(p);
-    if (is_kept) kept.push_back(p);
-    if (!is_kept) sleeper.Free(p);
-  }
+  std::vector<void *> kept = ThinOut(&sleeper, &sleeper, kKind, kMany);
   constexpr size_t kOfSlab = HAK_SLAB_BYTES - 4096;
   EXPECT_TRUE(TickAfter(HAK_POOL_PURGE_DELAY_MS, visitor)) << "there is more";
   EXPECT_EQ(hak_os_fake_purged_bytes(), HAK_DECAY_LOOKS * kOfSlab);
@@ -118,13 +114,8 @@ TEST_F(Visit, ATrimVisitsOneHeapAfterTheOtherSomeSlabsAtATime) {
   Thread large(&heaps_);
   void *of_small = small.Malloc(kKind);
   constexpr size_t kMany = 2 * HAK_DECAY_LOOKS + 10;
-  std::vector<void *> kept;
   pool_.retain.min_bytes = SIZE_MAX;
-  for (void *p : large.MallocMany(kKind, kMany * ClassOf(kKind).n_blocks + 1)) {
-    const bool is_kept = kept.empty() || SlabOf(kept.back()) != SlabOf(p);
-    if (is_kept) kept.push_back(p);
-    if (!is_kept) large.Free(p);
-  }
+  std::vector<void *> kept = ThinOut(&large, &large, kKind, kMany);
   hak_heap_set_trim(&heaps_, &visitor.cache);
   EXPECT_EQ(hak_os_fake_purged_bytes(), kMany * (HAK_SLAB_BYTES - 4096));
   EXPECT_EQ(hak_os_fake_count(HAK_OS_FAKE_BARRIER), 3u + 1u);

@@ -19,9 +19,10 @@
 #define MAX_CACHED 32
 
 // What a block may hold beyond the request: a third of it where a cached mapping serves it, since pages that went back
-// would be faulted in again when the mapping serves the next one; an eighth where it was made smaller.
+// would be faulted in again when the mapping serves the next one; an eighth where it was made smaller, or in the
+// hardened library nothing.
 #define SLACK_OF_REUSED 3
-#define SLACK_OF_SHRUNK 8
+#define SLACK_OF_SHRUNK (HAK_CONFIG_HARDENED ? SIZE_MAX : 8)
 
 // For requests of zeroed memory up to this size it pays to clear a cached mapping; larger ones are often touched
 // sparsely.
@@ -545,8 +546,7 @@ void *hak_huge_resize(struct hak_huge_heap *heap, void *p, size_t size, bool may
   size_t bytes = hak_round_up(hak_max(size, 1), heap->os->page_bytes);
   size_t old_bytes = bytes_of(mapping);
   if (bytes <= old_bytes) {
-    bool shrinks = HAK_CONFIG_HARDENED ? bytes != old_bytes : !fits(old_bytes, bytes, SLACK_OF_SHRUNK);
-    if (shrinks) shrink(heap, mapping, bytes);
+    if (!fits(old_bytes, bytes, SLACK_OF_SHRUNK)) shrink(heap, mapping, bytes);
     change_live_bytes(heap, old_bytes, bytes_of(mapping));
     return p;
   }

@@ -1,10 +1,9 @@
-#define _GNU_SOURCE  // nanosleep, pthread_sigmask
+#define _GNU_SOURCE  // pthread_sigmask
 #include "router/background.h"
 
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/atomic.h"
@@ -47,8 +46,7 @@ static void *run(void *argument) {
     uint64_t rest_ms = unfinished ? HAK_DECAY_REST_MS : hak_retain_look_interval_ms(&process->pool.retain);
     if (rested_ms < rest_ms) {
       uint64_t sleep_ms = hak_min(rest_ms - rested_ms, MAX_SLEEP_MS);
-      struct timespec rest = {.tv_nsec = (long)sleep_ms * 1000000};
-      (void)nanosleep(&rest, NULL);
+      hak_sleep_ns(sleep_ms * 1000000);
       rested_ms += sleep_ms;
     } else {
       unfinished = hak_process_decay();

@@ -10,6 +10,7 @@
 
 #include "platform/os_fake.h"
 #include "superslab/pool.h"
+#include "superslab/registry.h"
 #include "superslab/test_pool.h"
 
 namespace {
@@ -62,19 +63,25 @@ TEST_F(Populate, BacksTheSuperslabFromWhichAHotKindIsTheFirstToTake) {
 TEST_F(Populate, CountsWhatIsNotTakenYetAsUnusedAndGivesItBackAfterTheDecayTime) {
   Use(HAK_POOL_SMALL_BYTES);
   taken_.push_back(AcquireHot());
+  // So that no descriptors go back with the SuperSlab beside it that is not used.
+  const uintptr_t below = taken_[0] - HAK_SUPERSLAB_BYTES;
+  const uintptr_t above = taken_[0] + HAK_SUPERSLAB_BYTES;
+  for (const uintptr_t address : {below, above}) ASSERT_TRUE(hak_registry_cover(pool_.os, address));
   EXPECT_EQ(pool_.retain.unused_bytes, (kAll - 1) * kSlab);
   EXPECT_EQ(pool_.retain.limit.held_bytes, kAll * kSlab);
   hak_os_fake_advance_ms(HAK_POOL_PURGE_DELAY_MS - 1);
   taken_.push_back(AcquireHot());  // starts the time anew
   hak_os_fake_advance_ms(HAK_POOL_PURGE_DELAY_MS - 1);
   hak_pool_tick(&pool_);
-  // Not what was purged: another SuperSlab's descriptors may have been, if it is the last in its section.
+  EXPECT_EQ(hak_os_fake_purged_bytes(), 0u);
   EXPECT_EQ(pool_.retain.unused_bytes, (kAll - 2) * kSlab);
   EXPECT_EQ(pool_.retain.limit.held_bytes, kAll * kSlab);
   hak_os_fake_advance_ms(1);
   hak_pool_tick(&pool_);
+  EXPECT_EQ(hak_os_fake_purged_bytes(), (kAll - 2) * kSlab);
   EXPECT_EQ(pool_.retain.unused_bytes, 0u);
   EXPECT_EQ(pool_.retain.limit.held_bytes, 2 * kSlab);
+  for (const uintptr_t address : {below, above}) hak_registry_uncover(pool_.os, address);
 }
 
 TEST_F(Populate, IsNotForASmallProcess) {

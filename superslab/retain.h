@@ -61,8 +61,7 @@ static inline uint64_t hak_retain_delay_ms(const struct hak_retain *retain) {
 
 // How often somebody looks for what is due: twice in the decay time, but not all the time where that is short.
 static inline uint64_t hak_retain_look_interval_ms(const struct hak_retain *retain) {
-  uint64_t half_ms = hak_retain_delay_ms(retain) / 2;
-  return half_ms > HAK_RETAIN_LOOK_INTERVAL_MIN_MS ? half_ms : HAK_RETAIN_LOOK_INTERVAL_MIN_MS;
+  return hak_max(hak_retain_delay_ms(retain) / 2, HAK_RETAIN_LOOK_INTERVAL_MIN_MS);
 }
 
 static inline void hak_retain_add_unused(struct hak_retain *retain, size_t bytes) {
