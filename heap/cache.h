@@ -1,9 +1,10 @@
 // A thread's cache of free blocks, and the few instructions of the hot path that use it.
 //
-// The cache has one list per kind. It holds free blocks of the kind's current slab and no others, so that what is
-// allocated together stays together: a block that is freed goes to the thread's list if it lies in the current slab,
-// and to its own slab otherwise (docs/decisions/0002-where-freed-blocks-go.md). Of Mid, the last few of the others wait
-// here too, since what was just freed is in the processor's caches, and to keep it saves changes of slabs.
+// Of Tiny the cache has one list per kind. It holds free blocks of the kind's current slab and no others, so that what
+// is allocated together stays together: a block that is freed goes to the thread's list if it lies in the current slab,
+// and to its own slab otherwise (docs/decisions/0002-where-freed-blocks-go.md). Of Mid it has recent blocks instead,
+// whichever slabs they lie in: a slab of Mid has so few blocks that to ask whether one lies in the current slab is to
+// toss a coin, and a processor that foretells the answer loses.
 #ifndef HAKMEM_HEAP_CACHE_H_
 #define HAKMEM_HEAP_CACHE_H_
 
@@ -37,15 +38,33 @@ struct hak_outbox_slot {
   uint32_t limit;  // the count at which the slot is published
 };
 
-// So many blocks of a kind may be recent.
-#define HAK_RECENT_MAX 8
+// So many blocks of a kind may become recent at first, and at most; and so much memory of all kinds beyond those first.
+#define HAK_RECENT_MIN 12
+#define HAK_RECENT_MAX 127
+#define HAK_RECENT_BYTES ((size_t)1024 * 1024)
 
 // What no registry entry holds as its owner.
 #define HAK_NO_OWNER UINT32_MAX
 
-struct hak_cache {
-  // By kind: the head of the list. Low 16 bits zero: empty. See slab.h.
+// The free blocks that a thread has at hand, by kind. They stay with the heap when the thread ends.
+struct hak_at_hand {
+  // The head of the list. Low 16 bits zero: empty. See slab.h. Mid's are always so.
   uintptr_t list[HAK_KINDS];
+  // The registry entry of this heap's blocks of a kind of Mid, while they may become recent; else one that no block of
+  // the kind has.
+  uint32_t recent_entry[HAK_KINDS];
+  // Of Mid: the newest recent block, which holds the address of the next, as in a list. For their slabs these are in
+  // use.
+  uintptr_t recent[HAK_MID_KINDS];
+  // How many more may be added. One that is handed out makes room, also of those that a refill has brought.
+  int16_t recent_room[HAK_MID_KINDS];
+  uint8_t recent_max[HAK_MID_KINDS];  // how many may be added after a refill; 0: the next one says
+  bool recent_full[HAK_MID_KINDS];    // there was no room for one since the last refill
+  size_t recent_bytes;                // of all recent_max together, beyond HAK_RECENT_MIN each
+};
+
+struct hak_cache {
+  struct hak_at_hand at_hand;
   // The heap whose slabs this thread owns, NULL before the first slow path and after the thread's end.
   struct hak_heap *heap;
   // What visit.c is about: whether the thread works on its heap, and whether it may: the heap's id, or HAK_NO_OWNER
@@ -55,19 +74,18 @@ struct hak_cache {
   uint32_t outbox_clock;
   uint64_t outbox_used;  // bit per slot: something may be gathered there
   struct hak_outbox_slot outbox[HAK_OUTBOX_SLOTS];
-  // By kind of Mid: the blocks of this heap that were freed last and do not lie in the current slab, which for their
-  // slabs are in use. The newest, which holds the address of the next, or 0; and how many, or HAK_RECENT_MAX if there
-  // are to be none.
-  uintptr_t recent[HAK_MID_KINDS];
-  uint8_t n_recent[HAK_MID_KINDS];
 };
 
 // Kind 0 is both "size 0" for malloc and "not ours" for free. Its list is empty, and no pointer is near its head, so
 // that both take the slow path. No address, and no value that a program might mistake for one either.
 #define HAK_CACHE_NO_BLOCK ((uintptr_t)0xa6d1e3978c5b0000)
-#define HAK_CACHE_INIT                                                            \
-  {                                                                               \
-    {HAK_CACHE_NO_BLOCK}, 0, 0, HAK_NO_OWNER, 0, 0, {{0, 0, 0, 0, 0}}, {0}, { 0 } \
+#define HAK_AT_HAND_NOTHING \
+  { {HAK_CACHE_NO_BLOCK}, {HAK_NO_OWNER}, {0}, {0}, {0}, {0}, 0 }
+#define HAK_CACHE_INIT                               \
+  {                                                  \
+    HAK_AT_HAND_NOTHING, 0, 0, HAK_NO_OWNER, 0, 0, { \
+      { 0, 0, 0, 0, 0 }                              \
+    }                                                \
   }
 
 // Where blocks of the slab at `base` are gathered.
@@ -93,44 +111,82 @@ static HAK_ALWAYS_INLINE void hak_block_unpoison(uintptr_t block, size_t kind) {
   if (HAK_POISON) hak_unpoison((void *)block, hak_slab_at(hak_kind_run_base(kind, block))->block_bytes);
 }
 
+static HAK_ALWAYS_INLINE bool hak_list_is_empty(uintptr_t head) { return (head & HAK_SLAB_OFFSET_MASK) == 0; }
+
 // Takes a block of `kind`, or NULL if the list is empty.
 static HAK_ALWAYS_INLINE void *hak_cache_pop(struct hak_cache *cache, size_t kind) {
-  uintptr_t head = cache->list[kind];
-  if (HAK_UNLIKELY((head & HAK_SLAB_OFFSET_MASK) == 0)) return NULL;
-  cache->list[kind] = hak_link_get(head);
+  uintptr_t head = cache->at_hand.list[kind];
+  if (HAK_UNLIKELY(hak_list_is_empty(head))) return NULL;
+  cache->at_hand.list[kind] = hak_link_get(head);
   hak_block_unpoison(head, kind);
   return (void *)head;
 }
 
-// The same for a kind of Mid: the block that was freed last, if it is recent.
+// Takes the newest recent block of `kind`, of Mid; NULL if there is none.
 static HAK_ALWAYS_INLINE void *hak_cache_pop_recent(struct hak_cache *cache, size_t kind) {
-  uintptr_t newest = cache->recent[kind - HAK_KIND_MID_FIRST];
-  if (newest == 0) return hak_cache_pop(cache, kind);
-  HAK_HIDE(kind);  // so that the other way saves the address for nothing
-  size_t index = kind - HAK_KIND_MID_FIRST;
-  cache->recent[index] = hak_link_get(newest);
-  --cache->n_recent[index];
+  struct hak_at_hand *at_hand = &cache->at_hand;
+  uintptr_t newest = at_hand->recent[kind - HAK_KIND_MID_FIRST];
+  if (HAK_UNLIKELY(hak_list_is_empty(newest))) return NULL;
+  ++at_hand->recent_room[kind - HAK_KIND_MID_FIRST];
+  uintptr_t next = hak_link_get(newest);
   hak_block_unpoison(newest, kind);
+  HAK_HIDE(kind);  // or the address is computed first, to be used twice
+  at_hand->recent[kind - HAK_KIND_MID_FIRST] = next;
   return (void *)newest;
 }
 
+// What hak_cache_push found out about a pointer that it did not take.
+struct hak_cache_miss {
+  size_t kind;         // HAK_KINDS, which is none, if the block was freed just before
+  uintptr_t distance;  // else, from the head of the kind's list, as an XOR; not 0
+  struct hak_registry_place place;
+};
+
 // Frees `p` if it lies in the same 64 KiB as the head of its kind's list; false if it does not, or if it is no block at
 // all. `p` may have any value: one that is foreign, unaligned or was freed just before fails here and is sorted out by
-// the caller, for whom *kind, *distance (from the head, as an XOR) and *index (in the registry) are what was found out
-// so far: *kind is HAK_KINDS, which is none, if it was freed just before; else *distance is not 0.
-static HAK_ALWAYS_INLINE bool hak_cache_push(struct hak_cache *cache, void *p, size_t *kind, uintptr_t *distance,
-                                             uint64_t *index) {
-  *kind = hak_registry_look_up(p, index);
-  uintptr_t head = cache->list[*kind];
-  if (HAK_UNLIKELY(hak_xor_is_zero((uintptr_t)p, head, distance))) {
-    *kind = HAK_KINDS;
+// the caller.
+static HAK_ALWAYS_INLINE bool hak_cache_push(struct hak_cache *cache, void *p, struct hak_cache_miss *miss) {
+  miss->kind = hak_registry_look_up(p, &miss->place);
+  if (miss->kind >= HAK_KINDS) __builtin_unreachable();
+  uintptr_t head = cache->at_hand.list[miss->kind];
+  if (HAK_UNLIKELY(hak_xor_is_zero((uintptr_t)p, head, &miss->distance))) {
+    miss->kind = HAK_KINDS;
     return false;
   }
-  if (HAK_UNLIKELY((*distance & ~(HAK_SLAB_OFFSET_MASK - (HAK_BLOCK_ALIGNMENT - 1))) != 0)) return false;
-  hak_block_poison((uintptr_t)p, *kind);
+  if (HAK_UNLIKELY((miss->distance & ~(HAK_SLAB_OFFSET_MASK - (HAK_BLOCK_ALIGNMENT - 1))) != 0)) return false;
+  hak_block_poison((uintptr_t)p, miss->kind);
   hak_link_set((uintptr_t)p, head);
   HAK_COMPILER_BARRIER();  // a fork may catch this thread anywhere, and the child walks over its lists
-  cache->list[*kind] = (uintptr_t)p;
+  cache->at_hand.list[miss->kind] = (uintptr_t)p;
+  return true;
+}
+
+// Whether the head of a list has such a distance to a block: it is an aligned address, or none of the process's.
+static HAK_ALWAYS_INLINE bool hak_distance_is_of_block(uintptr_t distance) {
+  return (distance & ~(HAK_ADDRESS_MASK - (HAK_BLOCK_ALIGNMENT - 1))) == 0;
+}
+
+// Frees what hak_cache_push has refused, if it is a block of Mid, of this heap, and may become recent. False if not.
+static HAK_ALWAYS_INLINE bool hak_cache_push_recent(struct hak_cache *cache, void *p, struct hak_cache_miss miss) {
+  if (HAK_CONFIG_HARDENED) return false;  // the place of a freed block is to be hard to foretell
+  if (miss.kind == HAK_KINDS) return false;
+  struct hak_at_hand *at_hand = &cache->at_hand;
+  size_t kind = miss.kind;
+  HAK_HIDE(miss.place.registry);  // or the hot path computes the entry's address, to be used twice
+  if (hak_load_relaxed(hak_registry_entry_at(miss.place)) != at_hand->recent_entry[kind]) return false;
+  if (HAK_UNLIKELY(--at_hand->recent_room[kind - HAK_KIND_MID_FIRST] < 0)) {
+    at_hand->recent_room[kind - HAK_KIND_MID_FIRST] = 0;
+    at_hand->recent_full[kind - HAK_KIND_MID_FIRST] = true;
+    return false;
+  }
+  if (HAK_UNLIKELY(!hak_distance_is_of_block(miss.distance))) return false;
+  uintptr_t newest = at_hand->recent[kind - HAK_KIND_MID_FIRST];
+  if (HAK_UNLIKELY(newest == (uintptr_t)p)) return false;  // freed just before
+  hak_block_poison((uintptr_t)p, kind);
+  hak_link_set((uintptr_t)p, newest);
+  HAK_COMPILER_BARRIER();  // as above
+  HAK_HIDE(kind);          // as in hak_cache_pop_recent
+  at_hand->recent[kind - HAK_KIND_MID_FIRST] = (uintptr_t)p;
   return true;
 }
 

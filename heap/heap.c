@@ -220,10 +220,9 @@ static void set_aside(struct hak_heap *heap, struct hak_slab *slab) {
   enter_state(heap, slab, slab->uncarved == 0 ? HAK_SLAB_ASLEEP : HAK_SLAB_PARTLY_CARVED, slab->n_blocks);
 }
 
-static bool refill(struct hak_cache *cache, const struct hak_class *geometry) {
+static bool refill(struct hak_cache *cache, const struct hak_class *geometry, uintptr_t *list) {
   struct hak_heap *heap = cache->heap;
   struct hak_bin *bin = &heap->bin[geometry->kind];
-  uintptr_t *list = &cache->list[geometry->kind];
   struct hak_slab *current = bin->current;
   if (current != NULL && fill_list(current, list)) return true;
   // Before more memory is touched, what other slabs have is used.
@@ -254,20 +253,39 @@ static bool refill(struct hak_cache *cache, const struct hak_class *geometry) {
   return true;
 }
 
-static void allow_recent(struct hak_cache *cache, size_t kind) {
-  size_t index = kind - HAK_KIND_MID_FIRST;
-  if (index < HAK_MID_KINDS && cache->recent[index] == 0) cache->n_recent[index] = 0;
+// Lets blocks of Mid become recent. Where there was no room for all since the last refill, twice as many: that more are
+// wanted shows that it would have been of use to keep them.
+static void open_recent(struct hak_heap *heap, struct hak_at_hand *at_hand, const struct hak_class *geometry) {
+  size_t index = geometry->kind - HAK_KIND_MID_FIRST;
+  size_t max = at_hand->recent_max[index];
+  size_t more = hak_min(max, HAK_RECENT_MAX - max);
+  // A block that is used holds a page at least.
+  size_t more_bytes = more * hak_max(geometry->block_bytes, heap->set->pool->os->page_bytes);
+  bool fits = !heap->set->diet && at_hand->recent_bytes + more_bytes <= HAK_RECENT_BYTES;
+  if (max == 0) {
+    at_hand->recent_max[index] = HAK_RECENT_MIN;
+  } else if (at_hand->recent_full[index] && fits) {
+    at_hand->recent_bytes += more_bytes;
+    at_hand->recent_max[index] = (uint8_t)(max + more);
+  }
+  at_hand->recent_room[index] = at_hand->recent_max[index];
+  at_hand->recent_full[index] = false;
+  at_hand->recent_entry[geometry->kind] = hak_entry_make(heap->id, geometry->kind);
 }
 
 bool hak_heap_refill(struct hak_cache *cache, const struct hak_class *geometry) {
-  allow_recent(cache, geometry->kind);
+  struct hak_at_hand *at_hand = &cache->at_hand;
+  size_t kind = geometry->kind;
+  bool is_mid = kind >= HAK_KIND_MID_FIRST;
+  uintptr_t *list = is_mid ? &at_hand->recent[kind - HAK_KIND_MID_FIRST] : &at_hand->list[kind];
   hak_heap_enter(cache);
-  bool done = refill(cache, geometry);
+  bool done = refill(cache, geometry, list);
   if (HAK_UNLIKELY(!done && hak_has_mail(cache->heap))) {
     // Memory has run out: so all mail is worth its time.
     (void)hak_mail_drain(cache->heap, HAK_DRAIN_ALL);
-    done = refill(cache, geometry);
+    done = refill(cache, geometry, list);
   }
+  if (is_mid && done) open_recent(cache->heap, at_hand, geometry);
   hak_heap_leave(cache);
   return done;
 }
@@ -281,14 +299,39 @@ size_t hak_heap_lender(struct hak_cache *cache, size_t kind, size_t shared_kind,
 
 // Free
 
-#define EIGHT_KINDS(kind, run_shift) \
-  [(kind)...(kind) + 7] = (int32_t) ~((UINT32_C(1) << (run_shift)) - (uint32_t)HAK_BLOCK_ALIGNMENT)
+// Recent blocks go back to their slabs with each tick, when the heap has given back much, and when all memory is wanted
+// back: they would keep slabs from becoming empty. There are none then until the kind is asked for again, since a
+// program that drops what it has would only leave others.
 
-const int32_t hak_run_outside[HAK_KINDS] = {
-    EIGHT_KINDS(HAK_KIND_MID_FIRST, 16),      EIGHT_KINDS(HAK_KIND_MID_FIRST + 8, 17),
-    EIGHT_KINDS(HAK_KIND_MID_FIRST + 16, 18), EIGHT_KINDS(HAK_KIND_MID_FIRST + 24, 19),
-    EIGHT_KINDS(HAK_KIND_MID_FIRST + 32, 20),
-};
+static void return_recent(struct hak_at_hand *at_hand, size_t kind) {
+  uintptr_t block = at_hand->recent[kind - HAK_KIND_MID_FIRST];
+  at_hand->recent[kind - HAK_KIND_MID_FIRST] = 0;
+  at_hand->recent_entry[kind] = 0;
+  uintptr_t next;
+  for (; !hak_list_is_empty(block); block = next) {
+    next = hak_link_get(block);
+    struct hak_slab *slab = hak_slab_at(hak_kind_run_base(kind, block));
+    // Not as the first one: by that a double free is known.
+    uintptr_t first = slab->free;
+    if (first == slab->base) {
+      hak_link_set(block, first);
+      slab->free = block;
+    } else {
+      hak_link_set(block, hak_link_get(first));
+      hak_link_set(first, block);
+    }
+    // Of an orphan, the block before may have given the slab to the public heap.
+    hak_slab_credit(hak_load_relaxed(&hak_slab_remote_at(slab->base)->owner), slab, 1);
+  }
+}
+
+void hak_recent_return(struct hak_at_hand *at_hand) {
+  for (size_t kind = HAK_KIND_MID_FIRST; kind <= HAK_KIND_MID_LAST; ++kind) {
+    return_recent(at_hand, kind);
+    at_hand->recent_max[kind - HAK_KIND_MID_FIRST] = 0;
+  }
+  at_hand->recent_bytes = 0;
+}
 
 static void countdown_has_ended(struct hak_heap *heap, struct hak_slab *slab) {
   if (slab->state == HAK_SLAB_CURRENT) {
@@ -308,13 +351,13 @@ static void countdown_has_ended(struct hak_heap *heap, struct hak_slab *slab) {
 static void look_for_unused_kinds(struct hak_cache *cache) {
   struct hak_heap *heap = cache->heap;
   heap->returned_bytes = 0;
-  hak_recent_return(cache);
+  hak_recent_return(&cache->at_hand);
   for (size_t kind = 0; kind < HAK_KINDS; ++kind) {
     struct hak_slab *slab = heap->bin[kind].current;
     if (slab == NULL) continue;
     uint8_t seen = (uint8_t)(hak_count_bits(slab->uncarved) + 1);
     if (slab->seen == seen) {
-      hak_bin_return_current(heap, kind, &cache->list[kind]);
+      hak_bin_return_current(heap, kind, &cache->at_hand.list[kind]);
     } else {
       slab->seen = seen;
     }
@@ -322,7 +365,13 @@ static void look_for_unused_kinds(struct hak_cache *cache) {
 }
 
 static void end_countdown(struct hak_cache *cache, struct hak_slab *slab) {
+  size_t kind = slab->kind;
+  bool was_awake = slab->state >= HAK_SLAB_AWAKE;
   countdown_has_ended(cache->heap, slab);
+  // Blocks are dropped faster than they are wanted. Recent ones would keep their slabs from becoming empty.
+  if (kind >= HAK_KIND_MID_FIRST && was_awake && cache->at_hand.recent_room[kind - HAK_KIND_MID_FIRST] == 0) {
+    return_recent(&cache->at_hand, kind);
+  }
   if (HAK_UNLIKELY(cache->heap->returned_bytes >= LOOK_BYTES)) look_for_unused_kinds(cache);
 }
 
@@ -340,15 +389,10 @@ static HAK_COLD HAK_NORETURN void fatal_local(struct hak_cache *cache, const str
 }
 
 static void free_local(struct hak_cache *cache, void *p, size_t kind, const char *function) {
-  uintptr_t distance = cache->list[kind] ^ (uintptr_t)p;
-  bool is_mid = kind >= HAK_KIND_MID_FIRST;
-  bool freed_before = distance == 0 || (is_mid && hak_recent_newest(cache, kind) == (uintptr_t)p);
-  if (is_mid && !freed_before && (hak_cache_push_run(cache, p, kind, distance) || hak_recent_push(cache, p, kind))) {
-    return;
-  }
+  uintptr_t newest = kind < HAK_KIND_MID_FIRST ? cache->at_hand.list[kind] : hak_recent_newest(cache, kind);
   struct hak_slab *slab = hak_slab_at(hak_kind_run_base(kind, (uintptr_t)p));
   uint32_t offset = (uint32_t)((uintptr_t)p - slab->base);
-  if (HAK_UNLIKELY(freed_before || !hak_slab_push(slab, p, hak_kind_run_shift(kind), offset))) {
+  if (HAK_UNLIKELY(newest == (uintptr_t)p || !hak_slab_push(slab, p, hak_kind_run_shift(kind), offset))) {
     fatal_local(cache, slab, p, function);
   }
   if (HAK_UNLIKELY(slab->countdown == 0)) end_countdown(cache, slab);
@@ -375,25 +419,6 @@ void hak_heap_flush(struct hak_cache *cache) {
   hak_heap_leave(cache);
 }
 
-// The recent blocks go back to their slabs when their thread ends or wants all memory back, when its heap has given
-// back much, and with each tick: they would keep slabs from becoming empty. There are none then until the kind is asked
-// for again, since a program that drops what it has would only leave others.
-void hak_recent_return(struct hak_cache *cache) {
-  for (size_t index = 0; index < HAK_MID_KINDS; ++index) {
-    uintptr_t block = cache->recent[index];
-    cache->recent[index] = 0;
-    cache->n_recent[index] = HAK_RECENT_MAX;
-    uintptr_t next;
-    for (; block != 0; block = next) {
-      next = hak_link_get(block);
-      struct hak_slab *slab = hak_slab_at(hak_kind_run_base(HAK_KIND_MID_FIRST + index, block));
-      hak_link_set(block, slab->free);
-      slab->free = block;
-      hak_slab_credit(cache->heap, slab, 1);
-    }
-  }
-}
-
 // Trim
 
 size_t hak_heap_trim(struct hak_cache *cache) {
@@ -401,9 +426,9 @@ size_t hak_heap_trim(struct hak_cache *cache) {
   hak_heap_enter(cache);
   hak_outbox_flush(cache);
   (void)hak_mail_drain(heap, HAK_DRAIN_ALL);
-  hak_recent_return(cache);
+  hak_recent_return(&cache->at_hand);
   for (size_t kind = 0; kind < HAK_KINDS; ++kind) {
-    if (heap->bin[kind].current != NULL) hak_bin_return_current(heap, kind, &cache->list[kind]);
+    if (heap->bin[kind].current != NULL) hak_bin_return_current(heap, kind, &cache->at_hand.list[kind]);
   }
   size_t n_looks = SIZE_MAX;
   size_t returned = hak_heap_release_unused(heap, &n_looks);
@@ -423,7 +448,7 @@ void hak_heap_tick(struct hak_cache *cache) {
   hak_heap_enter(cache);
   if (cache_is_due) {
     heap->ticked_ms = now;
-    hak_recent_return(cache);
+    hak_recent_return(&cache->at_hand);
   }
   size_t n_looks = HAK_DECAY_LOOKS;
   if (heap_is_due) (void)hak_heap_decay(heap, now, &n_looks);

@@ -55,7 +55,7 @@ struct hak_bin {
 struct hak_heap {
   struct hak_bin bin[HAK_KINDS];
   struct hak_heap_set *set;
-  uintptr_t list[HAK_KINDS];  // the cache's lists, while it waits for adoption
+  struct hak_at_hand at_hand;  // the cache's, while it waits for adoption
   // With a thread: its cache, and the set's list of such heaps; visit lock. Without: NULL, and the list of orphans or
   // of husks; set's lock.
   struct hak_cache *cache;
@@ -120,7 +120,8 @@ void hak_heap_detach(struct hak_cache *cache);
 // or two, and each of their slabs would hold a page. A call counts as a block. The cache has a heap.
 size_t hak_heap_lender(struct hak_cache *cache, size_t kind, size_t shared_kind, uint32_t max_blocks);
 
-// Fills the cache's list of geometry->kind, which is empty. False when memory has run out. The cache has a heap.
+// Fills the cache's list of geometry->kind, of Mid its recent blocks, of which there are none. False when memory has
+// run out. The cache has a heap.
 bool hak_heap_refill(struct hak_cache *cache, const struct hak_class *geometry);
 
 // Frees block `p` of a Tiny or Mid kind: of a local slab, or of another heap. The cache may be without a heap: the

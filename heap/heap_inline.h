@@ -17,40 +17,9 @@ void hak_slab_countdown_and_leave(struct hak_cache *cache, struct hak_slab *slab
 // likewise.
 void hak_outbox_begin_and_leave(struct hak_cache *cache, void *p, size_t kind);
 
-// By kind of Mid: the bits of which none is set in the distance of two blocks of the same run, sign-extended. A table,
-// since the baseline of x86-64 shifts by a variable in one register only.
-extern const int32_t hak_run_outside[HAK_KINDS] HAK_HIDDEN;
-
-// Frees `p`, of Mid, if it lies in the same run as the head of its kind's list and is not that head; `kind` and
-// `distance` are what hak_cache_push left when it refused `p`, which looks no further than 64 KiB. False, and nothing
-// has changed, otherwise.
-static HAK_ALWAYS_INLINE bool hak_cache_push_run(struct hak_cache *cache, void *p, size_t kind, uintptr_t distance) {
-  if ((distance & (uintptr_t)(intptr_t)hak_run_outside[kind]) != 0) return false;
-  hak_block_poison((uintptr_t)p, kind);
-  hak_link_set((uintptr_t)p, cache->list[kind]);
-  HAK_COMPILER_BARRIER();  // as in hak_cache_push
-  cache->list[kind] = (uintptr_t)p;
-  return true;
-}
-
-// The recent block of `kind`, of Mid, that was freed last; 0 if there is none.
+// The recent block of `kind`, of Mid, that was freed last.
 static HAK_ALWAYS_INLINE uintptr_t hak_recent_newest(const struct hak_cache *cache, size_t kind) {
-  return cache->recent[kind - HAK_KIND_MID_FIRST];
-}
-
-// Makes `p`, of a slab that is not current and that the caller owns, and not the newest, a recent block of its kind, of
-// Mid. False, and nothing has changed, if there are enough; hardened: always, since the place of a freed block is to be
-// hard to foretell.
-static HAK_ALWAYS_INLINE bool hak_recent_push(struct hak_cache *cache, void *p, size_t kind) {
-  if (HAK_CONFIG_HARDENED) return false;
-  size_t index = kind - HAK_KIND_MID_FIRST;
-  if (cache->n_recent[index] >= HAK_RECENT_MAX) return false;
-  hak_block_poison((uintptr_t)p, kind);
-  hak_link_set((uintptr_t)p, cache->recent[index]);
-  HAK_COMPILER_BARRIER();  // as in hak_cache_push
-  cache->recent[index] = (uintptr_t)p;
-  ++cache->n_recent[index];
-  return true;
+  return cache->at_hand.recent[kind - HAK_KIND_MID_FIRST];
 }
 
 // Puts block `p` into the list of its slab, which is not current or a long run, and which the caller owns. False if it
@@ -77,11 +46,6 @@ static HAK_ALWAYS_INLINE void hak_outbox_gather(struct hak_cache *cache, struct 
   slot->head = (uintptr_t)p;
   ++slot->count;
   ++cache->outbox_clock;
-}
-
-// Whether the head of a list has such a distance to a block: it is an aligned address, or none of the process's.
-static HAK_ALWAYS_INLINE bool hak_distance_is_of_block(uintptr_t distance) {
-  return (distance & ~(HAK_ADDRESS_MASK - (HAK_BLOCK_ALIGNMENT - 1))) == 0;
 }
 
 // Begins the thread's work on its heap: the heap's id, or HAK_NO_OWNER if it has none or another thread visits it.
@@ -126,39 +90,19 @@ static HAK_ALWAYS_INLINE bool hak_gather_and_leave(struct hak_cache *cache, void
   return hak_leave_and_say(cache, true);
 }
 
-// Frees `p`, of Tiny, if it is a block of a slab that this thread owns, and not of the current one's list, or one of
-// another heap's and no slot of the outbox is due. `distance`, not 0, and `index` are what hak_cache_push left. False,
-// and nothing has changed, in every other case, and where the pointer looks wrong: hak_heap_free takes it from there.
-static HAK_ALWAYS_INLINE bool hak_heap_free_fast(struct hak_cache *cache, void *p, uintptr_t distance, uint64_t index) {
-  if (HAK_UNLIKELY(!hak_distance_is_of_block(distance))) return false;
-  const uint32_t *entry = hak_registry_entry_at(index);
+// Frees `p`, of which Tiny or Mid is the owner and `miss` what hak_cache_push left, if it is a block of a slab that
+// this thread owns, or one of another heap's and no slot of the outbox is due. False, and nothing has changed, in every
+// other case, and where the pointer looks wrong: hak_heap_free takes it from there. `run_shift` is that of its kind.
+static HAK_ALWAYS_INLINE bool hak_heap_free_fast(struct hak_cache *cache, void *p, struct hak_cache_miss miss,
+                                                 unsigned run_shift) {
+  if (HAK_UNLIKELY(!hak_distance_is_of_block(miss.distance))) return false;
+  bool is_mid = miss.kind >= HAK_KIND_MID_FIRST;
+  if (is_mid && HAK_UNLIKELY(hak_recent_newest(cache, miss.kind) == (uintptr_t)p)) return false;  // freed just before
+  const uint32_t *entry = hak_registry_entry_at(miss.place);
+  uint32_t offset = (uint32_t)((uintptr_t)p & (((uintptr_t)1 << run_shift) - 1));
   uint32_t own_id = hak_heap_enter_fast(cache);
   uint32_t unlike_own = hak_load_relaxed(entry) ^ own_id;
-  if (HAK_LIKELY(unlike_own < HAK_OWNER_STEP)) {
-    return hak_free_own_and_leave(cache, p, entry, HAK_SLAB_SHIFT, (uint16_t)(uintptr_t)p);
-  }
-  return hak_gather_and_leave(cache, p, own_id, unlike_own, hak_round_down((uintptr_t)p, HAK_SLAB_BYTES));
-}
-
-// The same of `kind` of Mid. A block of the thread's own becomes a recent one, if there is room; for that no more is
-// read than the owner's id, which cannot change while a block is in use, so that the thread need not begin to work on
-// its heap.
-static HAK_ALWAYS_INLINE bool hak_heap_free_run_fast(struct hak_cache *cache, void *p, size_t kind, uintptr_t distance,
-                                                     uint64_t index) {
-  if (HAK_UNLIKELY(!hak_distance_is_of_block(distance))) return false;
-  if (kind < HAK_KIND_MID_FIRST) __builtin_unreachable();
-  const uint32_t *entry = hak_registry_entry_at(index);
-  bool is_own = (hak_load_relaxed(entry) ^ hak_load_relaxed(&cache->owner_id)) < HAK_OWNER_STEP;
-  if (is_own) {
-    if (HAK_UNLIKELY(hak_recent_newest(cache, kind) == (uintptr_t)p)) return false;  // freed just before
-    if (hak_recent_push(cache, p, kind)) return true;
-  }
-  uint32_t offset = (uint32_t)(uintptr_t)p & ~(uint32_t)hak_run_outside[kind];  // since `p` is aligned
-  uint32_t own_id = hak_heap_enter_fast(cache);
-  uint32_t unlike_own = hak_load_relaxed(entry) ^ own_id;
-  // A visitor may have come in between.
-  if (HAK_UNLIKELY(is_own != (unlike_own < HAK_OWNER_STEP))) return hak_leave_and_say(cache, false);
-  if (is_own) return hak_free_own_and_leave(cache, p, entry, hak_kind_run_shift(kind), offset);
+  if (HAK_LIKELY(unlike_own < HAK_OWNER_STEP)) return hak_free_own_and_leave(cache, p, entry, run_shift, offset);
   return hak_gather_and_leave(cache, p, own_id, unlike_own, (uintptr_t)p - offset);
 }
 

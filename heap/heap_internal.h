@@ -21,7 +21,7 @@ void hak_slab_emptied(struct hak_heap *heap, struct hak_slab *slab);
 void hak_bin_return_current(struct hak_heap *heap, size_t kind, uintptr_t *list);
 
 // Gives the recent blocks of all kinds back to their slabs; each kind has none until its next refill.
-void hak_recent_return(struct hak_cache *cache);
+void hak_recent_return(struct hak_at_hand *at_hand);
 
 // supply.c: slabs from the pool and back. The caller owns the heap.
 

@@ -129,13 +129,6 @@ TEST_F(Heap, GivesTheBlocksOfOtherSlabsBackToThoseSlabs) {
   thread.FreeAll(current);
 }
 
-TEST_F(Heap, TellsRunsOfMidApartByTheDistanceOfTheirBlocks) {
-  for (uint32_t kind = HAK_KIND_MID_FIRST; kind <= HAK_KIND_MID_LAST; ++kind) {
-    uintptr_t run_bytes = uintptr_t{1} << hak_kind_run_shift(kind);
-    EXPECT_EQ(static_cast<uintptr_t>(intptr_t{hak_run_outside[kind]}), ~(run_bytes - HAK_BLOCK_ALIGNMENT)) << kind;
-  }
-}
-
 TEST_F(Heap, LetsAFullSlabSleepUntilAnEighthOfItIsFree) {
   Thread thread(&heaps_);
   std::vector<void *> first = thread.MallocSlab(kKind);

@@ -49,11 +49,11 @@ class HeapThreads : public ::testing::Test {
   }
 
   static Block Malloc(hak_cache *cache, uint32_t kind, unsigned char pattern) {
-    void *p = hak_cache_pop(cache, kind);
+    void *p = hak_test::TakeAtHand(cache, kind);
     if (p == nullptr) {
       hak_class geometry = ClassOf(kind);
       if (!hak_heap_refill(cache, &geometry)) abort();
-      p = hak_cache_pop(cache, kind);
+      p = hak_test::TakeAtHand(cache, kind);
     }
     memset(p, pattern, ClassOf(kind).block_bytes);
     return {static_cast<unsigned char *>(p), kind, pattern};
@@ -67,12 +67,9 @@ class HeapThreads : public ::testing::Test {
         break;
       }
     }
-    size_t kind;
-    uintptr_t distance;
-    uint64_t index;
-    if (!hak_cache_push(cache, block.p, &kind, &distance, &index)) {
-      hak_heap_free(cache, block.p, "free");
-    }
+    hak_cache_miss miss;
+    if (hak_cache_push(cache, block.p, &miss) || hak_cache_push_recent(cache, block.p, miss)) return;
+    hak_heap_free(cache, block.p, "free");
   }
 
   hak_pool pool_;

@@ -90,8 +90,9 @@ static void give_to_public_locked(struct hak_heap_set *set, struct hak_heap *hea
 // Makes a husk of an orphan.
 static void dissolve_locked(struct hak_heap_set *set, struct hak_heap *heap) HAK_REQUIRES(set->lock) {
   unlink_orphan_locked(set, heap);
+  hak_recent_return(&heap->at_hand);
   for (size_t kind = 0; kind < HAK_KINDS; ++kind) {
-    if (heap->bin[kind].current != NULL) hak_bin_return_current(heap, kind, &heap->list[kind]);
+    if (heap->bin[kind].current != NULL) hak_bin_return_current(heap, kind, &heap->at_hand.list[kind]);
   }
   (void)hak_mail_drain(heap, HAK_DRAIN_ALL);
   // Free strips have time: whoever is here has come for a slab, and others wait for the lock.
@@ -116,6 +117,9 @@ static bool dissolve_old_locked(struct hak_heap_set *set, uint64_t now, uint64_t
 static void collect_mail_locked(struct hak_heap_set *set) HAK_REQUIRES(set->lock) {
   hak_store_relaxed(&set->n_mailed, 0);
   for (struct hak_heap *heap = set->newest_orphan; heap != NULL; heap = heap->older) {
+    if (!hak_has_mail(heap)) continue;
+    // A slab that wakes goes to the public heap, and recent blocks are the heap's own.
+    hak_recent_return(&heap->at_hand);
     (void)hak_mail_drain(heap, HAK_DRAIN_ALL);
   }
   for (struct hak_heap *heap = set->husks; heap != NULL; heap = heap->older) (void)hak_mail_drain(heap, HAK_DRAIN_ALL);
@@ -153,6 +157,8 @@ struct hak_slab *hak_public_take(struct hak_heap *heap, size_t kind) {
 
 // Attach and detach
 
+static const struct hak_at_hand nothing_at_hand = HAK_AT_HAND_NOTHING;
+
 // What a registry entry has room for.
 #define HAK_HEAPS_MAX (HAK_NO_OWNER / HAK_OWNER_STEP - 1)
 
@@ -162,7 +168,7 @@ static struct hak_heap *new_heap_locked(struct hak_heap_set *set) HAK_REQUIRES(s
   if (heap == NULL) return NULL;
   heap->set = set;
   heap->id = ++set->n_heaps * HAK_OWNER_STEP;
-  heap->list[HAK_KIND_NONE] = HAK_CACHE_NO_BLOCK;
+  heap->at_hand = nothing_at_hand;
   return heap;
 }
 
@@ -212,7 +218,7 @@ bool hak_heap_attach(struct hak_heap_set *set, struct hak_cache *cache) {
   struct hak_heap *heap = adopt_locked(set);
   hak_unlock(&set->lock);
   if (heap != NULL) {
-    memcpy(cache->list, heap->list, sizeof cache->list);
+    cache->at_hand = heap->at_hand;
     cache->heap = heap;
     hak_store_relaxed(&cache->owner_id, heap->id);
     heap->cache = cache;
@@ -226,10 +232,8 @@ void hak_heap_abandon(struct hak_cache *cache) {
   struct hak_heap *heap = cache->heap;
   struct hak_heap_set *set = heap->set;
   hak_outbox_flush(cache);
-  hak_recent_return(cache);
-  memcpy(heap->list, cache->list, sizeof heap->list);
-  memset(cache->list, 0, sizeof cache->list);
-  cache->list[HAK_KIND_NONE] = HAK_CACHE_NO_BLOCK;
+  heap->at_hand = cache->at_hand;
+  cache->at_hand = nothing_at_hand;
   cache->heap = NULL;
   hak_store_relaxed(&cache->owner_id, HAK_NO_OWNER);
   heap->cache = NULL;

@@ -26,7 +26,7 @@
 //
 // States, all under the owner's control:
 //
-//   CURRENT  the slab of its kind that malloc takes from; the thread's cache holds (most of) its free blocks. Ceases to
+//   CURRENT  the slab of its kind that malloc takes from; the thread has (most of) its free blocks at hand. Ceases to
 //            be so when it is full, or its kind is not in use any more
 //   ASLEEP   every block was handed out when it ceased to be current; fewer than an eighth are free
 //   PARTLY   the same of the blocks that were carved; some strips are not. Becomes current when there is nothing else,

@@ -44,6 +44,11 @@ inline hak_slab_remote *RemoteOf(const void *p) { return hak_slab_remote_at(Slab
 inline uint32_t OwnerOf(const void *p) { return hak_entry_owner(hak_registry_find(p)); }
 inline uint64_t PublishedOf(const void *p) { return RemoteOf(p)->word >> HAK_REMOTE_COUNT_SHIFT; }
 
+// A block that the thread has at hand, or null.
+inline void *TakeAtHand(hak_cache *cache, uint32_t kind) {
+  return kind < HAK_KIND_MID_FIRST ? hak_cache_pop(cache, kind) : hak_cache_pop_recent(cache, kind);
+}
+
 // A thread: its cache, from its first allocation to its end.
 class Thread {
  public:
@@ -55,10 +60,10 @@ class Thread {
   Thread &operator=(const Thread &) = delete;
 
   void *Malloc(uint32_t kind) {
-    void *p = Pop(kind);
+    void *p = TakeAtHand(&cache, kind);
     if (p != nullptr) return p;
     hak_class geometry = ClassOf(kind);
-    return hak_heap_refill(&cache, &geometry) ? Pop(kind) : nullptr;
+    return hak_heap_refill(&cache, &geometry) ? TakeAtHand(&cache, kind) : nullptr;
   }
 
   std::vector<void *> MallocMany(uint32_t kind, size_t count) {
@@ -70,11 +75,17 @@ class Thread {
   // All blocks of one slab, and with another one the thread's current slab is a different one.
   std::vector<void *> MallocSlab(uint32_t kind) { return MallocMany(kind, ClassOf(kind).n_blocks); }
 
+  // To the list, or to the block's slab: most tests are about slabs, from which recent blocks would be missing.
   void Free(void *p) {
-    size_t kind;
-    uintptr_t distance;
-    uint64_t index;
-    if (!hak_cache_push(&cache, p, &kind, &distance, &index)) hak_heap_free(&cache, p, "free");
+    hak_cache_miss miss;
+    if (!hak_cache_push(&cache, p, &miss)) hak_heap_free(&cache, p, "free");
+  }
+
+  // As the router does: it may become a recent block.
+  void FreeAsRecent(void *p) {
+    hak_cache_miss miss;
+    if (hak_cache_push(&cache, p, &miss) || hak_cache_push_recent(&cache, p, miss)) return;
+    hak_heap_free(&cache, p, "free");
   }
 
   void FreeAll(const std::vector<void *> &blocks) {
@@ -82,11 +93,6 @@ class Thread {
   }
 
   hak_cache cache = HAK_CACHE_INIT;
-
- private:
-  void *Pop(uint32_t kind) {
-    return kind < HAK_KIND_MID_FIRST ? hak_cache_pop(&cache, kind) : hak_cache_pop_recent(&cache, kind);
-  }
 };
 
 // Fills slabs of `kind`, and one block of another, which is then the current one; `other` frees all but the first of

@@ -146,12 +146,12 @@ TEST_F(Visit, ThatAnotherThreadTickedFirstKeepsNoRecentBlocks) {
   Thread visitor(&heaps_);
   std::vector<void *> blocks = owner.MallocSlab(kMidKind);
   blocks.push_back(owner.Malloc(kMidKind));
-  owner.Free(blocks[0]);
-  ASSERT_NE(owner.cache.recent[kMidKind - HAK_KIND_MID_FIRST], 0u);
+  owner.FreeAsRecent(blocks[0]);
+  ASSERT_NE(owner.cache.at_hand.recent[kMidKind - HAK_KIND_MID_FIRST], 0u);
   TickAfter(HAK_POOL_PURGE_DELAY_MS, visitor);
-  EXPECT_NE(owner.cache.recent[kMidKind - HAK_KIND_MID_FIRST], 0u) << "a visitor leaves them alone";
+  EXPECT_NE(owner.cache.at_hand.recent[kMidKind - HAK_KIND_MID_FIRST], 0u) << "a visitor leaves them alone";
   hak_heap_tick(&owner.cache);
-  EXPECT_EQ(owner.cache.recent[kMidKind - HAK_KIND_MID_FIRST], 0u);
+  EXPECT_EQ(owner.cache.at_hand.recent[kMidKind - HAK_KIND_MID_FIRST], 0u);
   blocks.erase(blocks.begin());
   owner.FreeAll(blocks);
 }

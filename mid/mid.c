@@ -25,7 +25,7 @@ static HAK_NOINLINE void *take_of_kind(struct hak_cache *cache, size_t kind) {
   void *block = hak_cache_pop_recent(cache, kind);
   if (block != NULL) return block;
   struct hak_class geometry = hak_class_make((uint32_t)kind, run_slabs(kind), (uint32_t)hak_mid_block_bytes(kind));
-  return hak_heap_refill(cache, &geometry) ? hak_cache_pop(cache, kind) : NULL;
+  return hak_heap_refill(cache, &geometry) ? hak_cache_pop_recent(cache, kind) : NULL;
 }
 
 void *hak_mid_malloc(struct hak_cache *cache, size_t size) {
@@ -42,11 +42,9 @@ void *hak_mid_malloc_aligned(struct hak_cache *cache, size_t size, size_t alignm
 }
 
 void hak_mid_free(struct hak_cache *cache, void *p) {
-  size_t kind;
-  uintptr_t distance;
-  uint64_t index;
-  if (hak_cache_push(cache, p, &kind, &distance, &index)) return;
-  kind = hak_entry_kind(hak_registry_find(p));
+  struct hak_cache_miss miss;
+  if (hak_cache_push(cache, p, &miss) || hak_cache_push_recent(cache, p, miss)) return;
+  size_t kind = hak_entry_kind(hak_registry_find(p));
   if (kind < HAK_KIND_MID_FIRST || kind > HAK_KIND_MID_LAST) hak_fatal_misuse("free", p, HAK_MISUSE_FOREIGN);
   hak_heap_free(cache, p, "free");
 }

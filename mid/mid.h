@@ -25,7 +25,8 @@ extern "C" {
 
 // Returns a block of at least `size` bytes, 0 to HAK_MID_SIZE_MAX; sizes below HAK_MID_SIZE_MIN are served from the
 // smallest class, so that Mid can stand in for Tiny. The block is aligned to 128 bytes at least. NULL when memory has
-// run out. Only the thread that owns the cache may call. Cost: about 20 instructions when the class's list has a block.
+// run out. Only the thread that owns the cache may call. Cost: about 20 instructions when the thread has a block of the
+// class at hand.
 void *hak_mid_malloc(struct hak_cache *cache, size_t size);
 
 // The same, aligned to `alignment`, a power of two; NULL also if that or the size is beyond what any class offers,

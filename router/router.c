@@ -148,9 +148,11 @@ static void *malloc_any(size_t size, size_t alignment, bool *zeroed) {
 }
 
 // Mid's blocks and ACE's cached extents are frequent enough to deserve a short way.
-HAK_NOINLINE void *hak_router_malloc_slow(size_t size) {
+HAK_NOINLINE void *hak_router_malloc_slow(size_t size) { return malloc_any(size, HAK_BLOCK_ALIGNMENT, NULL); }
+
+HAK_NOINLINE void *hak_router_malloc_large(size_t size) {
   if (HAK_CONFIG_HARDENED) return malloc_any(size, HAK_BLOCK_ALIGNMENT, NULL);
-  if (size - HAK_MID_SIZE_MIN <= HAK_MID_SIZE_MAX - HAK_MID_SIZE_MIN) {
+  if (size <= HAK_MID_SIZE_MAX) {
     void *block = hak_cache_pop_recent(&hak_thread_cache, hak_mid_kind(size));
     if (HAK_LIKELY(block != NULL)) return marked(block, size);
   } else {
@@ -276,20 +278,22 @@ static HAK_NOINLINE void free_as(void *p, const char *function) {
   hak_process_tick();
 }
 
-// On behalf of `function`, a block that is not in the list's slab; `kind`, `distance` and `index` as hak_cache_push
-// left them.
+// On behalf of `function`, what hak_router_free_cached has left; `kind`, `distance` and `index` are its.
 static HAK_ALWAYS_INLINE void free_slow(void *p, size_t kind, uintptr_t distance, uint64_t index,
                                         const char *function) {
+  if (!HAK_CONFIG_HARDENED && kind == HAK_KIND_ACE) {
+    // First: for the others more was tried before.
+    if (HAK_UNLIKELY(!hak_ace_cache_push(&hak_thread_ace_cache, p))) free_as(p, function);
+    return;
+  }
+  HAK_HIDE(kind);  // so that the way above needs no copy of it
+  struct hak_cache_miss miss = {kind, distance, {&hak_registry, index}};
   if (HAK_CONFIG_HARDENED) {
     // Straight to the checks.
   } else if (kind <= HAK_KIND_TINY_LAST) {
-    if (HAK_LIKELY(hak_heap_free_fast(&hak_thread_cache, p, distance, index))) return;
+    if (HAK_LIKELY(hak_heap_free_fast(&hak_thread_cache, p, miss, HAK_SLAB_SHIFT))) return;
   } else if (kind <= HAK_KIND_MID_LAST) {
-    if (hak_cache_push_run(&hak_thread_cache, p, kind, distance)) return;
-    HAK_HIDE(kind);  // so that the ways above, which are more frequent, save no register for what follows
-    if (HAK_LIKELY(hak_heap_free_run_fast(&hak_thread_cache, p, kind, distance, index))) return;
-  } else if (kind == HAK_KIND_ACE) {
-    if (HAK_LIKELY(hak_ace_cache_push(&hak_thread_ace_cache, p))) return;
+    if (HAK_LIKELY(hak_heap_free_fast(&hak_thread_cache, p, miss, hak_kind_run_shift(kind)))) return;
   }
   free_as(p, function);
 }
@@ -300,12 +304,8 @@ HAK_NOINLINE void hak_router_free_slow(void *p, size_t kind, uintptr_t distance,
 
 // As hak_router_free, on behalf of `function`.
 static HAK_NOINLINE void free_for(void *p, const char *function) {
-  size_t kind = HAK_KIND_NONE;
-  uintptr_t distance = 0;
-  uint64_t index = 0;
-  if (HAK_POISON) hak_router_unmark_block(p);
-  if (!HAK_CONFIG_HARDENED && hak_cache_push(&hak_thread_cache, p, &kind, &distance, &index)) return;
-  free_slow(p, kind, distance, index, function);
+  struct hak_cache_miss miss;
+  if (!hak_router_free_cached(p, &miss)) free_slow(p, miss.kind, miss.distance, miss.place.index, function);
 }
 
 // The public functions

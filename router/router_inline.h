@@ -11,7 +11,9 @@
 extern "C" {
 #endif
 
+// Where the thread's list of Tiny is empty, and for the sizes beyond Tiny.
 HAK_HIDDEN void *hak_router_malloc_slow(size_t size);
+HAK_HIDDEN void *hak_router_malloc_large(size_t size);
 HAK_HIDDEN void hak_router_free_slow(void *p, size_t kind, uintptr_t distance, uint64_t index);
 
 // Where poison is (base/poison.h), the block at `p`, fresh from its tier, becomes one of `size` bytes; and one to give
@@ -21,7 +23,7 @@ HAK_HIDDEN void hak_router_unmark_block(void *p);
 
 // All blocks of the hardened library take the slow paths, where the checks are.
 
-// size -> kind -> pop; NULL if the thread's list has no block.
+// Tiny's kind -> pop; NULL if the thread's list has no block, or another tier is to serve `size`.
 static HAK_ALWAYS_INLINE void *hak_router_malloc_cached(size_t size) {
   if (HAK_CONFIG_HARDENED) return NULL;
   size_t kind = hak_tiny_kind(size);
@@ -30,26 +32,28 @@ static HAK_ALWAYS_INLINE void *hak_router_malloc_cached(size_t size) {
   return block;
 }
 
-// hak_malloc.
+// hak_malloc: size -> kind -> pop.
 static HAK_ALWAYS_INLINE void *hak_router_malloc(size_t size) {
+  if (HAK_UNLIKELY(hak_tiny_kind(size) > HAK_KIND_TINY_LAST)) return hak_router_malloc_large(size);
   void *block = hak_router_malloc_cached(size);
   return HAK_LIKELY(block != NULL) ? block : hak_router_malloc_slow(size);
 }
 
-// hak_free: address -> kind -> push, if the block lies in the current slab of its kind.
-static HAK_ALWAYS_INLINE void hak_router_free(void *p) {
-  size_t kind;
-  uintptr_t distance;
-  uint64_t index;
+// address -> kind -> push, if the block lies in the current slab of its kind, or may become a recent one. False, and
+// what is known so far is in *miss, otherwise.
+static HAK_ALWAYS_INLINE bool hak_router_free_cached(void *p, struct hak_cache_miss *miss) {
   if (HAK_POISON) hak_router_unmark_block(p);
   if (HAK_CONFIG_HARDENED) {
-    kind = HAK_KIND_NONE;
-    distance = 0;
-    index = 0;
-  } else if (HAK_LIKELY(hak_cache_push(&hak_thread_cache, p, &kind, &distance, &index))) {
-    return;
+    *miss = (struct hak_cache_miss){HAK_KIND_NONE, 0, {NULL, 0}};
+    return false;
   }
-  hak_router_free_slow(p, kind, distance, index);
+  return HAK_LIKELY(hak_cache_push(&hak_thread_cache, p, miss)) || hak_cache_push_recent(&hak_thread_cache, p, *miss);
+}
+
+// hak_free.
+static HAK_ALWAYS_INLINE void hak_router_free(void *p) {
+  struct hak_cache_miss miss;
+  if (!hak_router_free_cached(p, &miss)) hak_router_free_slow(p, miss.kind, miss.distance, miss.place.index);
 }
 
 #ifdef __cplusplus

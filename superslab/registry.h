@@ -92,28 +92,32 @@ static inline uint32_t *hak_registry_entry(const void *p) {
   return &hak_region_of(address)->entry[(uint32_t)address >> HAK_SLAB_SHIFT];
 }
 
-// The kind byte of the entry alone, for the hot path of free, and in *index where the entry lies, from the registry in
-// units of 4 bytes. Bits of `p` above HAK_ADDRESS_BITS are ignored, so that the look-up needs no branch; the caller
-// excludes such pointers by other means. The offset is read without an atomic operation, which lets it be an operand of
-// the addition: whoever holds a block of ours got it, by way of the program's own synchronisation, after the region was
-// made.
-static HAK_ALWAYS_INLINE size_t hak_registry_look_up(const void *p, uint64_t *index) {
+// Where an entry lies.
+struct hak_registry_place {
+  const struct hak_registry *registry;  // the only one
+  uint64_t index;                       // from there, in units of 4 bytes
+};
+
+static HAK_ALWAYS_INLINE const uint32_t *hak_registry_entry_at(struct hak_registry_place place) {
+  return (const uint32_t *)((uintptr_t)place.registry + place.index * sizeof(uint32_t));
+}
+
+// The kind byte of the entry alone, for the hot path of free, and where the entry lies. Bits of `p` above
+// HAK_ADDRESS_BITS are ignored, so that the look-up needs no branch; the caller excludes such pointers by other means.
+// The offset is read without an atomic operation, which lets it be an operand of the addition: whoever holds a block of
+// ours got it, by way of the program's own synchronisation, after the region was made.
+static HAK_ALWAYS_INLINE size_t hak_registry_look_up(const void *p, struct hak_registry_place *place) {
   uintptr_t region = ((uintptr_t)p >> HAK_REGION_SHIFT) & (HAK_REGIONS - 1);
   uint64_t slab = (uint32_t)(uintptr_t)p >> HAK_SLAB_SHIFT;
   const struct hak_registry *registry = &hak_registry;
   HAK_HIDE(registry);
-  *index = registry->region_offset[region] + slab;
-  return hak_load_relaxed((const uint8_t *)((uintptr_t)registry + *index * sizeof(uint32_t)));
+  *place = (struct hak_registry_place){registry, registry->region_offset[region] + slab};
+  return hak_load_relaxed((const uint8_t *)hak_registry_entry_at(*place));
 }
 
 static HAK_ALWAYS_INLINE size_t hak_registry_kind(const void *p) {
-  uint64_t index;
-  return hak_registry_look_up(p, &index);
-}
-
-// The entry at that index.
-static HAK_ALWAYS_INLINE const uint32_t *hak_registry_entry_at(uint64_t index) {
-  return (const uint32_t *)((uintptr_t)&hak_registry + index * sizeof(uint32_t));
+  struct hak_registry_place place;
+  return hak_registry_look_up(p, &place);
 }
 
 // The entry for any bit pattern `p`; 0 for what is not ours.

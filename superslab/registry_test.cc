@@ -124,9 +124,9 @@ TEST_F(Registry, LeadsFromTheHotPathsLookUpToTheSameEntryAndDescriptors) {
     ASSERT_TRUE(hak_registry_cover(os_, base));
     for (size_t slab = 0; slab < 16; ++slab) {
       uintptr_t address = base + slab * HAK_SLAB_BYTES + 0x1230;
-      uint64_t index;
-      hak_registry_look_up(reinterpret_cast<void *>(address), &index);
-      const uint32_t *entry = hak_registry_entry_at(index);
+      hak_registry_place place;
+      hak_registry_look_up(reinterpret_cast<void *>(address), &place);
+      const uint32_t *entry = hak_registry_entry_at(place);
       EXPECT_EQ(entry, hak_registry_entry(reinterpret_cast<void *>(address)));
       uint32_t offset = static_cast<uint32_t>(address - base);
       EXPECT_EQ(hak_slab_private_descriptor_beside(entry, address, offset), hak_slab_private_descriptor(base));

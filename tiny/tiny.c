@@ -34,11 +34,9 @@ void *hak_tiny_malloc_aligned(struct hak_cache *cache, size_t size, size_t align
 }
 
 void hak_tiny_free(struct hak_cache *cache, void *p) {
-  size_t kind;
-  uintptr_t distance;
-  uint64_t index;
-  if (hak_cache_push(cache, p, &kind, &distance, &index)) return;
-  kind = hak_entry_kind(hak_registry_find(p));
+  struct hak_cache_miss miss;
+  if (hak_cache_push(cache, p, &miss)) return;
+  size_t kind = hak_entry_kind(hak_registry_find(p));
   if (kind < HAK_KIND_TINY_FIRST || kind > HAK_KIND_TINY_LAST) hak_fatal_misuse("free", p, HAK_MISUSE_FOREIGN);
   hak_heap_free(cache, p, "free");
 }
