@@ -122,10 +122,15 @@ static HAK_ALWAYS_INLINE void *hak_cache_pop(struct hak_cache *cache, size_t kin
   return (void *)head;
 }
 
+// The recent block of `kind`, of Mid, that was freed last.
+static HAK_ALWAYS_INLINE uintptr_t hak_recent_newest(const struct hak_cache *cache, size_t kind) {
+  return cache->at_hand.recent[kind - HAK_KIND_MID_FIRST];
+}
+
 // Takes the newest recent block of `kind`, of Mid; NULL if there is none.
 static HAK_ALWAYS_INLINE void *hak_cache_pop_recent(struct hak_cache *cache, size_t kind) {
   struct hak_at_hand *at_hand = &cache->at_hand;
-  uintptr_t newest = at_hand->recent[kind - HAK_KIND_MID_FIRST];
+  uintptr_t newest = hak_recent_newest(cache, kind);
   if (HAK_UNLIKELY(hak_list_is_empty(newest))) return NULL;
   ++at_hand->recent_room[kind - HAK_KIND_MID_FIRST];
   uintptr_t next = hak_link_get(newest);
@@ -180,7 +185,7 @@ static HAK_ALWAYS_INLINE bool hak_cache_push_recent(struct hak_cache *cache, voi
     return false;
   }
   if (HAK_UNLIKELY(!hak_distance_is_of_block(miss.distance))) return false;
-  uintptr_t newest = at_hand->recent[kind - HAK_KIND_MID_FIRST];
+  uintptr_t newest = hak_recent_newest(cache, kind);
   if (HAK_UNLIKELY(newest == (uintptr_t)p)) return false;  // freed just before
   hak_block_poison((uintptr_t)p, kind);
   hak_link_set((uintptr_t)p, newest);

@@ -151,7 +151,7 @@ void hak_bin_return_current(struct hak_heap *heap, size_t kind, uintptr_t *list)
   struct hak_slab *slab = bin->current;
   uint32_t n_free = 0;
   uintptr_t tail = 0;
-  for (uintptr_t block = *list; (block & HAK_SLAB_OFFSET_MASK) != 0; block = hak_link_get(block)) {
+  for (uintptr_t block = *list; !hak_list_is_empty(block); block = hak_link_get(block)) {
     tail = block;
     ++n_free;
   }

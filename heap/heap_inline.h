@@ -1,5 +1,5 @@
-// The other ways of free, together nearly as frequent as the first: the block's slab is a long run of which the list's
-// head lies in another part, or not current, or belongs to another heap. For the router and the tiers on top of heap/.
+// The other ways of free: the block's slab is not current, or has no room among Mid's recent blocks, or belongs to
+// another heap. For the router and the tiers on top of heap/.
 #ifndef HAKMEM_HEAP_HEAP_INLINE_H_
 #define HAKMEM_HEAP_HEAP_INLINE_H_
 
@@ -17,13 +17,8 @@ void hak_slab_countdown_and_leave(struct hak_cache *cache, struct hak_slab *slab
 // likewise.
 void hak_outbox_begin_and_leave(struct hak_cache *cache, void *p, size_t kind);
 
-// The recent block of `kind`, of Mid, that was freed last.
-static HAK_ALWAYS_INLINE uintptr_t hak_recent_newest(const struct hak_cache *cache, size_t kind) {
-  return cache->at_hand.recent[kind - HAK_KIND_MID_FIRST];
-}
-
-// Puts block `p` into the list of its slab, which is not current or a long run, and which the caller owns. False if it
-// was freed just before, or never handed out. `run_shift` is that of its kind, `offset` where `p` lies in its run.
+// Puts block `p` into the list of its slab, which is not the current one of Tiny, and which the caller owns. False if
+// it was freed just before, or never handed out. `run_shift` is that of its kind, `offset` where `p` lies in its run.
 // Where the countdown comes to 0, the caller sees to it.
 static HAK_ALWAYS_INLINE bool hak_slab_push(struct hak_slab *slab, void *p, unsigned run_shift, uint32_t offset) {
   uintptr_t address = (uintptr_t)p;

@@ -49,12 +49,8 @@ class HeapThreads : public ::testing::Test {
   }
 
   static Block Malloc(hak_cache *cache, uint32_t kind, unsigned char pattern) {
-    void *p = hak_test::TakeAtHand(cache, kind);
-    if (p == nullptr) {
-      hak_class geometry = ClassOf(kind);
-      if (!hak_heap_refill(cache, &geometry)) abort();
-      p = hak_test::TakeAtHand(cache, kind);
-    }
+    void *p = hak_test::Malloc(cache, kind);
+    if (p == nullptr) abort();
     memset(p, pattern, ClassOf(kind).block_bytes);
     return {static_cast<unsigned char *>(p), kind, pattern};
   }
@@ -67,9 +63,7 @@ class HeapThreads : public ::testing::Test {
         break;
       }
     }
-    hak_cache_miss miss;
-    if (hak_cache_push(cache, block.p, &miss) || hak_cache_push_recent(cache, block.p, miss)) return;
-    hak_heap_free(cache, block.p, "free");
+    hak_test::FreeAsRecent(cache, block.p);
   }
 
   hak_pool pool_;

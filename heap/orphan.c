@@ -1,6 +1,4 @@
 // The heap set: heaps that no thread owns, and how threads come by theirs and leave them.
-#include <string.h>
-
 #include "base/atomic.h"
 #include "base/bits.h"
 #include "base/compiler.h"

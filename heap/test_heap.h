@@ -49,6 +49,21 @@ inline void *TakeAtHand(hak_cache *cache, uint32_t kind) {
   return kind < HAK_KIND_MID_FIRST ? hak_cache_pop(cache, kind) : hak_cache_pop_recent(cache, kind);
 }
 
+// A block of `kind`, or null if memory has run out.
+inline void *Malloc(hak_cache *cache, uint32_t kind) {
+  void *p = TakeAtHand(cache, kind);
+  if (p != nullptr) return p;
+  hak_class geometry = ClassOf(kind);
+  return hak_heap_refill(cache, &geometry) ? TakeAtHand(cache, kind) : nullptr;
+}
+
+// As the router does: the block may become a recent one.
+inline void FreeAsRecent(hak_cache *cache, void *p) {
+  hak_cache_miss miss;
+  if (hak_cache_push(cache, p, &miss) || hak_cache_push_recent(cache, p, miss)) return;
+  hak_heap_free(cache, p, "free");
+}
+
 // A thread: its cache, from its first allocation to its end.
 class Thread {
  public:
@@ -59,12 +74,7 @@ class Thread {
   Thread(const Thread &) = delete;
   Thread &operator=(const Thread &) = delete;
 
-  void *Malloc(uint32_t kind) {
-    void *p = TakeAtHand(&cache, kind);
-    if (p != nullptr) return p;
-    hak_class geometry = ClassOf(kind);
-    return hak_heap_refill(&cache, &geometry) ? TakeAtHand(&cache, kind) : nullptr;
-  }
+  void *Malloc(uint32_t kind) { return hak_test::Malloc(&cache, kind); }
 
   std::vector<void *> MallocMany(uint32_t kind, size_t count) {
     std::vector<void *> blocks;
@@ -81,12 +91,7 @@ class Thread {
     if (!hak_cache_push(&cache, p, &miss)) hak_heap_free(&cache, p, "free");
   }
 
-  // As the router does: it may become a recent block.
-  void FreeAsRecent(void *p) {
-    hak_cache_miss miss;
-    if (hak_cache_push(&cache, p, &miss) || hak_cache_push_recent(&cache, p, miss)) return;
-    hak_heap_free(&cache, p, "free");
-  }
+  void FreeAsRecent(void *p) { hak_test::FreeAsRecent(&cache, p); }
 
   void FreeAll(const std::vector<void *> &blocks) {
     for (void *p : blocks) Free(p);

@@ -136,7 +136,7 @@ HAK_COLD static void *new_aligned_nothrow_slow(const char *mangled, size_t size,
 
 // Apart from own_new, which needs no stack frame this way.
 HAK_NOINLINE static void *new_miss(size_t size) {
-  void *p = hak_router_malloc(size);
+  void *p = hak_router_malloc_uncached(size);
   return HAK_LIKELY(p != NULL) ? p : new_slow(size, 0);
 }
 

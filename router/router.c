@@ -147,9 +147,9 @@ static void *malloc_any(size_t size, size_t alignment, bool *zeroed) {
   return out_of_memory(process, size, alignment);
 }
 
-// Mid's blocks and ACE's cached extents are frequent enough to deserve a short way.
 HAK_NOINLINE void *hak_router_malloc_slow(size_t size) { return malloc_any(size, HAK_BLOCK_ALIGNMENT, NULL); }
 
+// Mid's blocks and ACE's cached extents are frequent enough to deserve a short way.
 HAK_NOINLINE void *hak_router_malloc_large(size_t size) {
   if (HAK_CONFIG_HARDENED) return malloc_any(size, HAK_BLOCK_ALIGNMENT, NULL);
   if (size <= HAK_MID_SIZE_MAX) {
@@ -281,16 +281,18 @@ static HAK_NOINLINE void free_as(void *p, const char *function) {
 // On behalf of `function`, what hak_router_free_cached has left; `kind`, `distance` and `index` are its.
 static HAK_ALWAYS_INLINE void free_slow(void *p, size_t kind, uintptr_t distance, uint64_t index,
                                         const char *function) {
-  if (!HAK_CONFIG_HARDENED && kind == HAK_KIND_ACE) {
+  if (HAK_CONFIG_HARDENED) {
+    free_as(p, function);  // straight to the checks
+    return;
+  }
+  if (kind == HAK_KIND_ACE) {
     // First: for the others more was tried before.
     if (HAK_UNLIKELY(!hak_ace_cache_push(&hak_thread_ace_cache, p))) free_as(p, function);
     return;
   }
   HAK_HIDE(kind);  // so that the way above needs no copy of it
   struct hak_cache_miss miss = {kind, distance, {&hak_registry, index}};
-  if (HAK_CONFIG_HARDENED) {
-    // Straight to the checks.
-  } else if (kind <= HAK_KIND_TINY_LAST) {
+  if (kind <= HAK_KIND_TINY_LAST) {
     if (HAK_LIKELY(hak_heap_free_fast(&hak_thread_cache, p, miss, HAK_SLAB_SHIFT))) return;
   } else if (kind <= HAK_KIND_MID_LAST) {
     if (HAK_LIKELY(hak_heap_free_fast(&hak_thread_cache, p, miss, hak_kind_run_shift(kind)))) return;

@@ -32,11 +32,15 @@ static HAK_ALWAYS_INLINE void *hak_router_malloc_cached(size_t size) {
   return block;
 }
 
+// What that leaves.
+static HAK_ALWAYS_INLINE void *hak_router_malloc_uncached(size_t size) {
+  return hak_tiny_kind(size) > HAK_KIND_TINY_LAST ? hak_router_malloc_large(size) : hak_router_malloc_slow(size);
+}
+
 // hak_malloc: size -> kind -> pop.
 static HAK_ALWAYS_INLINE void *hak_router_malloc(size_t size) {
-  if (HAK_UNLIKELY(hak_tiny_kind(size) > HAK_KIND_TINY_LAST)) return hak_router_malloc_large(size);
   void *block = hak_router_malloc_cached(size);
-  return HAK_LIKELY(block != NULL) ? block : hak_router_malloc_slow(size);
+  return HAK_LIKELY(block != NULL) ? block : hak_router_malloc_uncached(size);
 }
 
 // address -> kind -> push, if the block lies in the current slab of its kind, or may become a recent one. False, and
