@@ -48,7 +48,7 @@ struct hak_outbox_slot {
 
 // The free blocks that a thread has at hand, by kind. They stay with the heap when the thread ends.
 struct hak_at_hand {
-  // The head of the list. Low 16 bits zero: empty. See slab.h. Mid's are always so.
+  // The head of the list. Low 18 bits zero: empty. See slab.h. Mid's are always so.
   uintptr_t list[HAK_KINDS];
   // The registry entry of this heap's blocks of a kind of Mid, while they may become recent; else one that no block of
   // the kind has.
@@ -78,7 +78,7 @@ struct hak_cache {
 
 // Kind 0 is both "size 0" for malloc and "not ours" for free. Its list is empty, and no pointer is near its head, so
 // that both take the slow path. No address, and no value that a program might mistake for one either.
-#define HAK_CACHE_NO_BLOCK ((uintptr_t)0xa6d1e3978c5b0000)
+#define HAK_CACHE_NO_BLOCK ((uintptr_t)0xa6d1e3978c580000)
 #define HAK_AT_HAND_NOTHING \
   { {HAK_CACHE_NO_BLOCK}, {HAK_NO_OWNER}, {0}, {0}, {0}, {0}, 0 }
 #define HAK_CACHE_INIT                               \
@@ -98,7 +98,8 @@ static HAK_ALWAYS_INLINE bool hak_outbox_is_due(const struct hak_cache *cache) {
   return (cache->outbox_clock + 1) % HAK_OUTBOX_AGE == 0;
 }
 
-#define HAK_SLAB_OFFSET_MASK (HAK_SLAB_BYTES - 1)
+// What of an address may differ within a run of Tiny.
+#define HAK_RUN_OFFSET_MASK (((uintptr_t)1 << HAK_RUN_SHIFT_MIN) - 1)
 #define HAK_BLOCK_ALIGNMENT ((uintptr_t)16)
 
 // Where poison is: `block`, of `kind`, becomes free.
@@ -111,7 +112,7 @@ static HAK_ALWAYS_INLINE void hak_block_unpoison(uintptr_t block, size_t kind) {
   if (HAK_POISON) hak_unpoison((void *)block, hak_slab_at(hak_kind_run_base(kind, block))->block_bytes);
 }
 
-static HAK_ALWAYS_INLINE bool hak_list_is_empty(uintptr_t head) { return (head & HAK_SLAB_OFFSET_MASK) == 0; }
+static HAK_ALWAYS_INLINE bool hak_list_is_empty(uintptr_t head) { return (head & HAK_RUN_OFFSET_MASK) == 0; }
 
 // Takes a block of `kind`, or NULL if the list is empty.
 static HAK_ALWAYS_INLINE void *hak_cache_pop(struct hak_cache *cache, size_t kind) {
@@ -147,9 +148,9 @@ struct hak_cache_miss {
   struct hak_registry_place place;
 };
 
-// Frees `p` if it lies in the same 64 KiB as the head of its kind's list; false if it does not, or if it is no block at
-// all. `p` may have any value: one that is foreign, unaligned or was freed just before fails here and is sorted out by
-// the caller.
+// Frees `p` if it lies in the same 256 KiB as the head of its kind's list; false if it does not, or if it is no block
+// at all. `p` may have any value: one that is foreign, unaligned or was freed just before fails here and is sorted out
+// by the caller.
 static HAK_ALWAYS_INLINE bool hak_cache_push(struct hak_cache *cache, void *p, struct hak_cache_miss *miss) {
   miss->kind = hak_registry_look_up(p, &miss->place);
   if (miss->kind >= HAK_KINDS) __builtin_unreachable();
@@ -158,7 +159,7 @@ static HAK_ALWAYS_INLINE bool hak_cache_push(struct hak_cache *cache, void *p, s
     miss->kind = HAK_KINDS;
     return false;
   }
-  if (HAK_UNLIKELY((miss->distance & ~(HAK_SLAB_OFFSET_MASK - (HAK_BLOCK_ALIGNMENT - 1))) != 0)) return false;
+  if (HAK_UNLIKELY((miss->distance & ~(HAK_RUN_OFFSET_MASK - (HAK_BLOCK_ALIGNMENT - 1))) != 0)) return false;
   hak_block_poison((uintptr_t)p, miss->kind);
   hak_link_set((uintptr_t)p, head);
   HAK_COMPILER_BARRIER();  // a fork may catch this thread anywhere, and the child walks over its lists

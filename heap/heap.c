@@ -355,7 +355,7 @@ static void look_for_unused_kinds(struct hak_cache *cache) {
   for (size_t kind = 0; kind < HAK_KINDS; ++kind) {
     struct hak_slab *slab = heap->bin[kind].current;
     if (slab == NULL) continue;
-    uint8_t seen = (uint8_t)(hak_count_bits(slab->uncarved) + 1);
+    uint16_t seen = (uint16_t)(hak_count_bits(slab->uncarved) + 1);
     if (slab->seen == seen) {
       hak_bin_return_current(heap, kind, &cache->at_hand.list[kind]);
     } else {
@@ -384,7 +384,7 @@ HAK_NOINLINE void hak_slab_countdown_and_leave(struct hak_cache *cache, struct h
 static HAK_COLD HAK_NORETURN void fatal_local(struct hak_cache *cache, const struct hak_slab *slab, void *p,
                                               const char *function) {
   uint32_t offset = (uint32_t)((uintptr_t)p - slab->base);
-  bool carved = hak_slab_is_carved(slab, hak_kind_run_shift(slab->kind), offset);
+  bool carved = hak_slab_is_carved(slab, hak_kind_strip_shift(slab->kind), offset);
   hak_heap_fatal(cache, function, p, carved ? HAK_MISUSE_DOUBLE_FREE : HAK_MISUSE_FOREIGN);
 }
 
@@ -392,7 +392,7 @@ static void free_local(struct hak_cache *cache, void *p, size_t kind, const char
   uintptr_t newest = kind < HAK_KIND_MID_FIRST ? cache->at_hand.list[kind] : hak_recent_newest(cache, kind);
   struct hak_slab *slab = hak_slab_at(hak_kind_run_base(kind, (uintptr_t)p));
   uint32_t offset = (uint32_t)((uintptr_t)p - slab->base);
-  if (HAK_UNLIKELY(newest == (uintptr_t)p || !hak_slab_push(slab, p, hak_kind_run_shift(kind), offset))) {
+  if (HAK_UNLIKELY(newest == (uintptr_t)p || !hak_slab_push(slab, p, hak_kind_strip_shift(kind), offset))) {
     fatal_local(cache, slab, p, function);
   }
   if (HAK_UNLIKELY(slab->countdown == 0)) end_countdown(cache, slab);

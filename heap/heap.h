@@ -39,9 +39,9 @@ struct hak_bin {
   uint32_t n_borrowed;           // blocks of a larger kind that were taken instead
 };
 
-// Empty runs that a heap keeps for its next refills: so many, and so many slabs in all.
-#define HAK_HEAP_SPARES 8
+// Empty runs that a heap keeps for its next refills: so many slabs in all, and so many runs.
 #define HAK_HEAP_SPARE_SLABS 8
+#define HAK_HEAP_SPARES (HAK_HEAP_SPARE_SLABS >> (HAK_RUN_SHIFT_MIN - HAK_SLAB_SHIFT))
 
 // How long an orphan is left to be adopted though a thread needs a slab and might find one in it: a program whose
 // threads are short starts the next one soon, and a heap that was dissolved has to be filled anew.
@@ -49,7 +49,7 @@ struct hak_bin {
 
 // So many slabs one tick looks at, of all heaps together: some milliseconds, for which others may have to wait. The
 // next one, so much later, goes on.
-#define HAK_DECAY_LOOKS 128
+#define HAK_DECAY_LOOKS 32
 #define HAK_DECAY_REST_MS 10
 
 struct hak_heap {

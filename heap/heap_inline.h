@@ -18,11 +18,12 @@ void hak_slab_countdown_and_leave(struct hak_cache *cache, struct hak_slab *slab
 void hak_outbox_begin_and_leave(struct hak_cache *cache, void *p, size_t kind);
 
 // Puts block `p` into the list of its slab, which is not the current one of Tiny, and which the caller owns. False if
-// it was freed just before, or never handed out. `run_shift` is that of its kind, `offset` where `p` lies in its run.
+// it was freed just before, or never handed out. `strip_shift` is that of its kind, `offset` where `p` lies in its
+// run.
 // Where the countdown comes to 0, the caller sees to it.
-static HAK_ALWAYS_INLINE bool hak_slab_push(struct hak_slab *slab, void *p, unsigned run_shift, uint32_t offset) {
+static HAK_ALWAYS_INLINE bool hak_slab_push(struct hak_slab *slab, void *p, unsigned strip_shift, uint32_t offset) {
   uintptr_t address = (uintptr_t)p;
-  if (HAK_UNLIKELY(slab->free == address || !hak_slab_is_carved(slab, run_shift, offset))) return false;
+  if (HAK_UNLIKELY(slab->free == address || !hak_slab_is_carved(slab, strip_shift, offset))) return false;
   hak_block_poison(address, slab->kind);
   hak_link_set(address, slab->free);
   slab->free = address;
@@ -61,9 +62,9 @@ static HAK_ALWAYS_INLINE bool hak_leave_and_say(struct hak_cache *cache, bool do
 
 // Frees `p`, whose entry says that it is the heap's that this thread works on, and ends that work.
 static HAK_ALWAYS_INLINE bool hak_free_own_and_leave(struct hak_cache *cache, void *p, const uint32_t *entry,
-                                                     unsigned run_shift, uint32_t offset) {
+                                                     unsigned strip_shift, uint32_t offset) {
   struct hak_slab *slab = (struct hak_slab *)hak_slab_private_descriptor_beside(entry, (uintptr_t)p, offset);
-  if (HAK_UNLIKELY(!hak_slab_push(slab, p, run_shift, offset))) return hak_leave_and_say(cache, false);
+  if (HAK_UNLIKELY(!hak_slab_push(slab, p, strip_shift, offset))) return hak_leave_and_say(cache, false);
   if (HAK_LIKELY(slab->countdown != 0)) return hak_leave_and_say(cache, true);
   hak_slab_countdown_and_leave(cache, slab);
   return true;
@@ -87,9 +88,10 @@ static HAK_ALWAYS_INLINE bool hak_gather_and_leave(struct hak_cache *cache, void
 
 // Frees `p`, of which Tiny or Mid is the owner and `miss` what hak_cache_push left, if it is a block of a slab that
 // this thread owns, or one of another heap's and no slot of the outbox is due. False, and nothing has changed, in every
-// other case, and where the pointer looks wrong: hak_heap_free takes it from there. `run_shift` is that of its kind.
+// other case, and where the pointer looks wrong: hak_heap_free takes it from there. `run_shift` and
+// `strip_shift` are those of its kind.
 static HAK_ALWAYS_INLINE bool hak_heap_free_fast(struct hak_cache *cache, void *p, struct hak_cache_miss miss,
-                                                 unsigned run_shift) {
+                                                 unsigned run_shift, unsigned strip_shift) {
   if (HAK_UNLIKELY(!hak_distance_is_of_block(miss.distance))) return false;
   bool is_mid = miss.kind >= HAK_KIND_MID_FIRST;
   if (is_mid && HAK_UNLIKELY(hak_recent_newest(cache, miss.kind) == (uintptr_t)p)) return false;  // freed just before
@@ -97,7 +99,7 @@ static HAK_ALWAYS_INLINE bool hak_heap_free_fast(struct hak_cache *cache, void *
   uint32_t offset = (uint32_t)((uintptr_t)p & (((uintptr_t)1 << run_shift) - 1));
   uint32_t own_id = hak_heap_enter_fast(cache);
   uint32_t unlike_own = hak_load_relaxed(entry) ^ own_id;
-  if (HAK_LIKELY(unlike_own < HAK_OWNER_STEP)) return hak_free_own_and_leave(cache, p, entry, run_shift, offset);
+  if (HAK_LIKELY(unlike_own < HAK_OWNER_STEP)) return hak_free_own_and_leave(cache, p, entry, strip_shift, offset);
   return hak_gather_and_leave(cache, p, own_id, unlike_own, (uintptr_t)p - offset);
 }
 

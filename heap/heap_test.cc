@@ -29,6 +29,7 @@ using hak_test::kBytes;
 using hak_test::kDrawnOrder;
 using hak_test::kKind;
 using hak_test::kMidKind;
+using hak_test::kRunBytes;
 using hak_test::SlabOf;
 using hak_test::Thread;
 
@@ -73,7 +74,7 @@ TEST_F(Heap, CarvesABatchForAHotKind) {
   std::vector<void *> blocks = thread.MallocMany(kind, ClassOf(kind).n_blocks + 1);
   hak_slab *slab = SlabOf(blocks.back());
   // 40 blocks, and to the end of the page.
-  EXPECT_EQ(slab->uncarved, HAK_STRIPS_ALL & ~7);
+  EXPECT_EQ(slab->uncarved, hak_kind_strips_all(kind) & ~7);
   thread.FreeAll(blocks);
 }
 
@@ -85,7 +86,7 @@ TEST_F(Heap, CarvesAPageWhereTheLimitHasNoRoomForABatch) {
   pool_.retain.limit.max_bytes = pool_.retain.limit.held_bytes + 4096;
   blocks.push_back(thread.Malloc(kind));
   ASSERT_NE(blocks.back(), nullptr);
-  EXPECT_EQ(SlabOf(blocks.back())->uncarved, HAK_STRIPS_ALL & ~1);
+  EXPECT_EQ(SlabOf(blocks.back())->uncarved, hak_kind_strips_all(kind) & ~1);
   pool_.retain.limit.max_bytes = HAK_LIMIT_NONE;
   thread.FreeAll(blocks);
 }
@@ -152,7 +153,7 @@ TEST_F(Heap, LetsAFullSlabSleepUntilAnEighthOfItIsFree) {
     EXPECT_EQ(expected.count(first.back()), 1u);
   }
   EXPECT_EQ(slab->state, HAK_SLAB_CURRENT);
-  EXPECT_EQ(pool_.n_slabs_used, 2u);
+  EXPECT_EQ(RunsUsed(), 2u);
   thread.FreeAll(first);
   thread.FreeAll(second);
 }
@@ -167,7 +168,7 @@ TEST_F(Heap, HandsAnEmptiedSlabOutInAddressOrderAgain) {
   std::vector<void *> again = thread.MallocSlab(kKind);
   EXPECT_TRUE(std::is_sorted(again.begin(), again.end()));
   EXPECT_EQ(SlabOf(again[0]), SlabOf(again.back()));
-  EXPECT_EQ(pool_.n_slabs_used, 2u);
+  EXPECT_EQ(RunsUsed(), 2u);
   thread.FreeAll(again);
   thread.FreeAll(second);
 }
@@ -293,7 +294,7 @@ TEST_F(Heap, ABlockFreedWhenNothingIsLeftCanBeHadAgain) {
   hak_os_fake_fail(HAK_OS_FAKE_MAP, 2, SIZE_MAX);
   std::vector<void *> blocks;
   while (void *p = thread.Malloc(kKind)) blocks.push_back(p);
-  EXPECT_EQ(blocks.size(), 32u * ClassOf(kKind).n_blocks);
+  EXPECT_EQ(blocks.size(), HAK_SUPERSLAB_BYTES / kRunBytes * ClassOf(kKind).n_blocks);
   for (int i = 0; i < 10; ++i) {
     EXPECT_EQ(thread.Malloc(kKind), nullptr);
     thread.Free(blocks.back());
@@ -358,15 +359,15 @@ TEST_F(Heap, FourMillionLiveBlocksOfOneClassReturnToTheStart) {
   Thread thread(&heaps_);
   constexpr size_t kCount = 4 << 20;
   std::vector<void *> blocks = thread.MallocMany(1, kCount);
-  const size_t n_slabs = (kCount + ClassOf(1).n_blocks - 1) / ClassOf(1).n_blocks;
-  EXPECT_EQ(pool_.n_slabs_used, n_slabs);
+  const size_t n_runs = (kCount + ClassOf(1).n_blocks - 1) / ClassOf(1).n_blocks;
+  EXPECT_EQ(RunsUsed(), n_runs);
   // Hot: two SuperSlabs at a time.
-  EXPECT_LE(pool_.n_superslabs, n_slabs / 32 + 2);
+  EXPECT_LE(pool_.n_superslabs, n_runs * kRunBytes / HAK_SUPERSLAB_BYTES + 2);
   for (size_t i = 0; i < kCount; ++i) *static_cast<size_t *>(blocks[i]) = i;
   for (size_t i = 0; i < kCount; ++i) ASSERT_EQ(*static_cast<size_t *>(blocks[i]), i);
   thread.FreeAll(blocks);
   hak_heap_trim(&thread.cache);
-  EXPECT_LE(pool_.n_slabs_used, 1u);
+  EXPECT_LE(RunsUsed(), 1u);
   hak_pool_trim(&pool_, 0);
   EXPECT_LE(pool_.n_superslabs, 1u);
 }

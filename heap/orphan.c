@@ -6,10 +6,9 @@
 #include "platform/lock.h"
 #include "platform/report.h"
 
-// Mailed slabs that may wait with the heaps that no thread owns, all together: 1 MiB of address space, or more where
-// there are so many such heaps that looking into all of them costs more than a few per mail.
-#define MAILED_SLABS_MAX 16
-#define HEAPS_PER_MAIL 4
+// Mailed slabs that may wait with the heaps that no thread owns, all together: 4 MiB of address space, or a slab for
+// each such heap, so that no more than a few are looked into per mail, which is of four slabs or more.
+#define MAILED_SLABS_MAX 64
 
 void hak_heap_set_init(struct hak_heap_set *set, struct hak_pool *pool, uint32_t refill_count, bool diet) {
   if (HAK_CONFIG_HARDENED) hak_secret_make();
@@ -127,7 +126,7 @@ static void collect_mail_locked(struct hak_heap_set *set) HAK_REQUIRES(set->lock
 
 HAK_COLD void hak_threadless_mailed(struct hak_heap_set *set, uint32_t n_slabs) {
   uint32_t n = hak_add_relaxed(&set->n_mailed, n_slabs) + n_slabs;
-  if (n < hak_max(MAILED_SLABS_MAX, hak_load_relaxed(&set->n_threadless) / HEAPS_PER_MAIL)) return;
+  if (n < hak_max(MAILED_SLABS_MAX, hak_load_relaxed(&set->n_threadless))) return;
   hak_lock(&set->lock);
   collect_mail_locked(set);
   hak_unlock(&set->lock);
@@ -136,7 +135,7 @@ HAK_COLD void hak_threadless_mailed(struct hak_heap_set *set, uint32_t n_slabs) 
 struct hak_slab *hak_public_take(struct hak_heap *heap, size_t kind) {
   struct hak_heap_set *set = heap->set;
   bool in_public = (hak_load_relaxed(&set->public_kinds[kind / 64]) >> (kind % 64) & 1) != 0;
-  bool has_mail = hak_load_relaxed(&set->n_mailed) > hak_load_relaxed(&set->n_threadless) / HEAPS_PER_MAIL;
+  bool has_mail = hak_load_relaxed(&set->n_mailed) > hak_load_relaxed(&set->n_threadless);
   bool nothing = !in_public && !has_mail && hak_load_relaxed(&set->newest_orphan) == NULL;
   if (nothing) return NULL;
   hak_lock(&set->lock);
@@ -262,7 +261,7 @@ void hak_heap_forget(struct hak_heap *heap) {
 // Decay and trim
 
 // To dissolve an orphan takes as long as so many looks at slabs.
-#define LOOKS_PER_ORPHAN 16
+#define LOOKS_PER_ORPHAN 4
 
 void hak_threadless_decay(struct hak_heap_set *set, uint64_t now, size_t *n_looks) {
   hak_lock(&set->lock);

@@ -21,6 +21,8 @@ using hak_test::kBytes;
 using hak_test::kDrawnOrder;
 using hak_test::kKind;
 using hak_test::kMidKind;
+using hak_test::kPageBytes;
+using hak_test::kRunBytes;
 using hak_test::OwnerOf;
 using hak_test::RemoteOf;
 using hak_test::SlabOf;
@@ -118,7 +120,7 @@ TEST_F(Heap, TheNextThreadsEndReturnsWhatWasLeftLongerThanTheDecayTimeAgo) {
   hak_os_fake_advance_ms(HAK_POOL_PURGE_DELAY_MS - 1);
   { Thread unused(&heaps_); }  // takes the heap over, and leaves it for later again
   hak_os_fake_advance_ms(HAK_POOL_PURGE_DELAY_MS);
-  EXPECT_EQ(pool_.n_slabs_used, 1u);
+  EXPECT_EQ(RunsUsed(), 1u);
   later.reset();
   EXPECT_EQ(pool_.n_slabs_used, 0u);
 }
@@ -128,10 +130,10 @@ TEST_F(Heap, WhatOthersFreeInAnOrphanReturnsOnceItIsMuch) {
   auto ended = std::make_unique<Thread>(&heaps_);
   std::vector<void *> full = ended->MallocMany(kKind, 100 * ClassOf(kKind).n_blocks);
   ended.reset();
-  EXPECT_EQ(pool_.n_slabs_used, 100u);
+  EXPECT_EQ(RunsUsed(), 100u);
   other.FreeAll(full);
   hak_heap_flush(&other.cache);
-  EXPECT_LE(pool_.n_slabs_used, 20u);
+  EXPECT_LE(RunsUsed(), 20u);
   hak_heap_set_trim(&heaps_, nullptr);
   EXPECT_EQ(pool_.n_slabs_used, 0u);
 }
@@ -148,12 +150,12 @@ TEST_F(Heap, WhatOthersFreeInManyHeapsOfEndedThreadsReturnsOrIsReused) {
   }
   ended.clear();
   hak_heap_set_trim(&heaps_, nullptr);  // no orphan is left that would be dissolved on demand
-  EXPECT_EQ(pool_.n_slabs_used, kHeaps * kSlabs);
+  EXPECT_EQ(RunsUsed(), kHeaps * kSlabs);
   other.FreeAll(full);
   hak_heap_flush(&other.cache);
-  EXPECT_LE(pool_.n_slabs_used, 20u);
+  EXPECT_LE(RunsUsed(), 20u);
   std::vector<void *> again = other.MallocMany(kKind, 10 * ClassOf(kKind).n_blocks);
-  EXPECT_LE(pool_.n_slabs_used, 20u);
+  EXPECT_LE(RunsUsed(), 20u);
   other.FreeAll(again);
 }
 
@@ -171,7 +173,7 @@ TEST_F(Heap, WhatOthersFreeInAnOrphanIsFoundByWhoNeedsIt) {
   void *p = other.Malloc(kKind);
   EXPECT_EQ(SlabOf(p), SlabOf(full[0]));
   EXPECT_EQ(OwnerOf(full[0]), other.cache.owner_id);
-  EXPECT_EQ(pool_.n_slabs_used, 1u);
+  EXPECT_EQ(RunsUsed(), 1u);
   other.Free(p);
   other.FreeAll(full);
 }
@@ -208,7 +210,7 @@ TEST_F(Heap, WhatAnEndedThreadLeftUnusedGoesBackWithATickAndNotWhenASlabIsTaken)
   EXPECT_EQ(hak_os_fake_purged_bytes(), 0u);
   hak_os_fake_advance_ms(HAK_POOL_PURGE_DELAY_MS);
   hak_heap_set_tick(&heaps_, &other.cache);
-  EXPECT_GE(hak_os_fake_purged_bytes(), HAK_SLAB_BYTES - 4096);
+  EXPECT_GE(hak_os_fake_purged_bytes(), kRunBytes - kPageBytes);
   other.Free(p);
   other.Free(blocks[0]);
   other.Free(of_current);

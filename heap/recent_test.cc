@@ -21,7 +21,7 @@ using hak_test::SlabOf;
 using hak_test::TakeAtHand;
 using hak_test::Thread;
 
-constexpr uint32_t kSmallKind = HAK_KIND_MID_FIRST;  // 56 blocks of 1152 bytes to a run
+constexpr uint32_t kSmallKind = HAK_KIND_MID_FIRST;  // 227 blocks of 1152 bytes to a run
 
 class Recent : public hak_test::HeapTest {
  protected:
@@ -261,12 +261,13 @@ TEST_F(Recent, StayWithTheHeapWhenTheThreadEndsAndGoToTheNext) {
 
 // The first that go back wake their slab, which the public heap gets, and the next are for the public heap to count.
 TEST_F(Recent, OfAHeapThatNobodyAdoptsGoToTheirSlabs) {
+  constexpr uint32_t kFewKind = HAK_KIND_MID_FIRST + 16;  // of which a slab has 56
   std::vector<void *> blocks;
   size_t n;
   {
     Thread thread(&heaps_);
-    blocks = Asleep(&thread, kSmallKind);
-    n = Fill(&thread, kSmallKind, blocks) + 1;
+    blocks = Asleep(&thread, kFewKind);
+    n = Fill(&thread, kFewKind, blocks) + 1;
     ASSERT_GT(n, blocks.size() / 8 + 2);
   }
   hak_slab *slab = SlabOf(blocks[0]);

@@ -1,13 +1,14 @@
-// A slab as the block tiers (Tiny and Mid) use it: a run of 64 KiB slabs cut into blocks of one size. Internal to
-// heap/ and the tiers above it.
+// A slab as the block tiers (Tiny and Mid) use it: a run of 64 KiB slabs, four at least, cut into blocks of one size.
+// Internal to heap/ and the tiers above it.
 //
-// A run of n slabs with blocks of B bytes, n_blocks of them, in sixteen strips of equal length (4 KiB where n is 1):
+// A run with blocks of B bytes, n_blocks of them, in 16 to 64 strips of equal length, of two blocks or more and 4 KiB
+// or more:
 //
 //   base        first                                                                                base + run bytes
 //   +-----------+---------+---------+-------|-+---------+---------+----|----+------ ... ------|---------+----+
 //   |  never    | block 0 | block 1 | block 2 |         |         |         |                           |tail|
 //   +-----------+---------+---------+-------|-+---------+---------+----|----+------ ... ------|---------+----+
-//                  strip 0                  |         strip 1          |       strips 2 ..    |   strip 15
+//                  strip 0                  |         strip 1          |       strips 2 ..    |  last strip
 //
 // A strip is `uncarved` until the first of the blocks that start in it is handed out, and again after its pages were
 // given back to the operating system while no block in it was in use (strip.c). The blocks that start in an uncarved
@@ -15,14 +16,14 @@
 // the strip before, which is dirty then: so a slab without a dirty strip is zero.
 //
 // A free block holds the address of the next free block in its first 8 bytes; the last one holds `base`. So `base` ends
-// every list, and no block may start there, nor at any other multiple of 64 KiB: let L be the largest power of two that
-// divides B; then `first` is L in a run of one slab, and L / 2 in a longer one, where i * B could be such a multiple
-// but L / 2 + i * B cannot. Blocks are aligned to `first`. Where B is a power of two that costs the address space of
-// one block, otherwise mostly nothing. In return
-//   - a list is empty exactly if the low 16 bits of its head are zero, and
-//   - the head of a list, empty or not, always tells which slab the list belongs to: (head ^ p) < 64 KiB says that p
-//     lies in that slab, head ^ p == 0 that p was freed just before. One XOR serves three checks in the hot path of
-//     free.
+// every list, and no block may start there, nor at any other multiple of 256 KiB, the length of the shortest runs: let
+// L be the largest power of two that divides B; then `first` is L in such a run, and L / 2 in a longer one, where
+// L + i * B could be such a multiple but L / 2 + i * B cannot. Blocks are aligned to `first`. Where B is a power of two
+// that costs the address space of one block, otherwise mostly nothing. In return
+//   - a list is empty exactly if the low 18 bits of its head are zero, and
+//   - the head of a list of Tiny, empty or not, always tells which slab the list belongs to: (head ^ p) < 256 KiB says
+//     that p lies in that slab, head ^ p == 0 that p was freed just before. One XOR serves three checks in the hot path
+//     of free.
 //
 // States, all under the owner's control:
 //
@@ -71,61 +72,72 @@ struct hak_class {
   uint32_t n_blocks;
 };
 
-// The offset of the first block, and the alignment of all blocks, of `block_bytes` in runs of `n_slabs` slabs.
-static inline uint32_t hak_class_alignment(uint32_t n_slabs, uint32_t block_bytes) {
+// The offset of the first block, and the alignment of all blocks, of `kind` and `block_bytes`.
+static inline uint32_t hak_class_alignment(uint32_t kind, uint32_t block_bytes) {
   uint32_t divisor = (uint32_t)hak_lowest_bit(block_bytes);
-  return n_slabs == 1 ? divisor : divisor / 2;
+  return hak_kind_run_shift(kind) == HAK_RUN_SHIFT_MIN ? divisor : divisor / 2;
 }
 
-// The geometry of blocks of `block_bytes`, a multiple of 16 (of 32 in runs of several slabs), in runs of `n_slabs`
-// slabs.
-static inline struct hak_class hak_class_make(uint32_t kind, uint32_t n_slabs, uint32_t block_bytes) {
-  uint32_t first = hak_class_alignment(n_slabs, block_bytes);
+// The geometry of blocks of `kind` and `block_bytes`, a multiple of 16 (of 32 in runs that are not the shortest).
+static inline struct hak_class hak_class_make(uint32_t kind, uint32_t block_bytes) {
+  uint32_t n_slabs = (uint32_t)hak_kind_run_slabs(kind);
+  uint32_t first = hak_class_alignment(kind, block_bytes);
   uint32_t n_blocks = (n_slabs * (uint32_t)HAK_SLAB_BYTES - first) / block_bytes;
   struct hak_class geometry = {kind, n_slabs, block_bytes, first, n_blocks};
   return geometry;
 }
 
-#define HAK_STRIPS_SHIFT 4
-#define HAK_STRIPS ((size_t)1 << HAK_STRIPS_SHIFT)
-#define HAK_STRIPS_ALL ((uint16_t)0xffff)
+// The length of a strip of `kind`, as a logarithm: 4 KiB for blocks to 2 KiB, 8 KiB to 4 KiB, and so on.
+#define HAK_STRIP_SHIFT_MIN 12
+static inline unsigned hak_kind_strip_shift(size_t kind) {
+  return (unsigned)hak_max(hak_kind_32_blocks_shift(kind) - 4, HAK_STRIP_SHIFT_MIN);
+}
 
-// The length of a strip of `kind`, as a logarithm.
-static inline unsigned hak_kind_strip_shift(size_t kind) { return hak_kind_run_shift(kind) - HAK_STRIPS_SHIFT; }
+// How many strips a run of `kind` has, and a bit for each.
+#define HAK_STRIPS_MAX ((size_t)1 << (HAK_RUN_SHIFT_MIN - HAK_STRIP_SHIFT_MIN))
+static inline size_t hak_kind_strips(size_t kind) {
+  return (size_t)1 << (hak_kind_run_shift(kind) - hak_kind_strip_shift(kind));
+}
+static inline uint64_t hak_kind_strips_all(size_t kind) { return hak_bits(0, hak_kind_strips(kind)); }
 
-// What the owner alone reads and writes: the private descriptor of the run's first slab.
+// What the owner alone reads and writes: the private descriptors of the run's first two slabs, a cache line each. What
+// a free and a refill look at lies in the first.
 //
-//   0      8           12     16            20     24         26      28         30      32
-//   +------+-----------+------+-------------+------+----------+-------+----------+-------+
-//   | free | countdown | rest | block_bytes | span | n_blocks | first | uncarved | dirty |
-//   +------+-----------+------+-------------+------+----------+-------+----------+-------+
-//   32     33      34      35            36             40     48     56     64
-//   +------+-------+-------+-------------+--------------+------+------+------+
-//   | kind | state | flags | seen        | purgeable_ms | next | prev | base |
-//   +------+-------+-------+-------------+--------------+------+------+------+
+//   0      8           12     16         24     32     36            40      42         44     46     48     56     64
+//   +------+-----------+------+----------+------+------+-------------+-------+----------+------+------+------+------+
+//   | free | countdown | rest | uncarved | base | span | block_bytes | first | n_blocks |kind, | seen | next | prev |
+//   |      |           |      |          |      |      |             |       |          |state |      |      |      |
+//   +------+-----------+------+----------+------+------+-------------+-------+----------+------+------+------+------+
+//   64      72             76      77                                                                             128
+//   +-------+--------------+-------+-------------------------------------------------------------------------------+
+//   | dirty | purgeable_ms | flags |                                                                               |
+//   +-------+--------------+-------+-------------------------------------------------------------------------------+
 struct hak_slab {
   uintptr_t free;     // list of blocks freed by the owner while the slab was not current, and of collected remote ones
   int32_t countdown;  // frees until the slab changes its state, or is SPARSE and looked at; CURRENT: nothing
   uint32_t rest;      // blocks in use when the countdown will have come to 0; CURRENT: nothing
-  uint32_t block_bytes;
-  uint32_t span;  // all blocks together, in bytes
-  uint16_t n_blocks;
-  uint16_t first;
-  uint16_t uncarved;  // bit per strip
-  uint16_t dirty;     // bit per strip
-  uint8_t kind;
-  uint8_t state;          // enum hak_slab_state
-  bool purgeable : 1;     // AWAKE, SPARSE: strips may have become free since the last look at them
-  bool counted : 1;       // purgeable and SPARSE: the dirty strips count as unused memory of the process
-  uint8_t seen;           // blocks in use (unused.c has the unit); CURRENT: uncarved strips and 1; 0: no look yet
-  uint32_t purgeable_ms;  // since when (the low bits of the clock)
-  struct hak_slab *next, *prev;  // the owner's list of this kind and state
+  uint64_t uncarved;  // bit per strip
   uintptr_t base;
+  uint32_t span;  // all blocks together, in bytes
+  uint32_t block_bytes;
+  uint16_t first;
+  uint16_t n_blocks;
+  uint8_t kind;
+  uint8_t state;                 // enum hak_slab_state
+  uint16_t seen;                 // at the last look: blocks in use; CURRENT: uncarved strips, and 1; 0: no look yet
+  struct hak_slab *next, *prev;  // the owner's list of this kind and state
+  uint64_t dirty;                // bit per strip
+  uint32_t purgeable_ms;         // since when it is (the low bits of the clock)
+  bool purgeable : 1;            // AWAKE, SPARSE: strips may have become free since the last look at them
+  bool counted : 1;              // purgeable and SPARSE: the dirty strips count as unused memory of the process
+  unsigned char reserved[51];
 };
 
-static_assert(sizeof(struct hak_slab) == HAK_DESCRIPTOR_BYTES, "one cache line");
-static_assert(offsetof(struct hak_slab, uncarved) == 28, "as drawn");
-static_assert(offsetof(struct hak_slab, kind) == 32 && offsetof(struct hak_slab, next) == 40, "as drawn");
+static_assert(sizeof(struct hak_slab) == (size_t)2 * HAK_DESCRIPTOR_BYTES, "two cache lines");
+static_assert(sizeof(struct hak_slab) <= HAK_DESCRIPTOR_BYTES << (HAK_RUN_SHIFT_MIN - HAK_SLAB_SHIFT),
+              "the run has them");
+static_assert(offsetof(struct hak_slab, uncarved) == 16 && offsetof(struct hak_slab, span) == 32, "as drawn");
+static_assert(offsetof(struct hak_slab, kind) == 44 && offsetof(struct hak_slab, dirty) == 64, "as drawn");
 
 // What other threads write: on a cache line of its own, the shared descriptor of the run's first slab.
 //
@@ -159,10 +171,10 @@ static inline struct hak_slab_remote *hak_slab_remote_at(uintptr_t base) {
   return (struct hak_slab_remote *)hak_slab_shared_descriptor(base);
 }
 
-// Whether a block that was carved may start at `offset` from the slab's base; `run_shift` is that of its kind.
-static inline bool hak_slab_is_carved(const struct hak_slab *slab, unsigned run_shift, uint32_t offset) {
+// Whether a block that was carved may start at `offset` from the slab's base; `strip_shift` is that of its kind.
+static inline bool hak_slab_is_carved(const struct hak_slab *slab, unsigned strip_shift, uint32_t offset) {
   if (offset - slab->first >= slab->span) return false;
-  return (slab->uncarved >> (offset >> (run_shift - HAK_STRIPS_SHIFT)) & 1) == 0;
+  return (slab->uncarved >> (offset >> strip_shift) & 1) == 0;
 }
 
 // Blocks of a slab that is not CURRENT which are not free: handed out, in an outbox, or on its remote list. Of a

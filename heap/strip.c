@@ -1,4 +1,4 @@
-// Strips: the sixteenths of a slab, in which it is carved into blocks and given back to the operating system.
+// Strips: the parts of a slab in which it is carved into blocks and given back to the operating system.
 #include "base/bits.h"
 #include "base/compiler.h"
 #include "heap/heap_internal.h"
@@ -19,11 +19,9 @@ static uint32_t blocks_before(const struct hak_slab *slab, size_t strip) {
   return (uint32_t)hak_min((offset - slab->first + slab->block_bytes - 1) / slab->block_bytes, slab->n_blocks);
 }
 
-static uint16_t mask_of(size_t first, size_t n) { return (uint16_t)(((1u << n) - 1) << first); }
-
 // The strips that a page of the operating system takes, at least 1.
 static size_t strips_per_page(const struct hak_heap *heap, const struct hak_slab *slab) {
-  return hak_min(hak_max(heap->set->pool->os->page_bytes >> strip_shift(slab), 1), HAK_STRIPS);
+  return hak_min(hak_max(heap->set->pool->os->page_bytes >> strip_shift(slab), 1), hak_kind_strips(slab->kind));
 }
 
 // Carving
@@ -36,7 +34,7 @@ static size_t strips_per_carve(const struct hak_heap *heap, const struct hak_sla
     size_t bytes = (size_t)heap->set->refill_count * slab->block_bytes;
     n = hak_max(n, hak_round_up(hak_min(bytes, CARVE_BYTES_MAX), (size_t)1 << strip_shift(slab)) >> strip_shift(slab));
     // What holds pages already is touched for less.
-    size_t n_dirty = (size_t)__builtin_ctz(~((uint32_t)slab->dirty >> first));
+    size_t n_dirty = hak_count_low_bits(slab->dirty >> first);
     n = hak_max(n, hak_min(n_dirty, bytes >> strip_shift(slab)));
   }
   return hak_min(n, n_uncarved);
@@ -74,8 +72,8 @@ static uintptr_t link_shuffled(const struct hak_slab *slab, uintptr_t block, uin
 }
 
 // Counts the pages of those of `strips` that hold none yet. False if the limit (limit.h) does not allow for them.
-static bool take_fresh_pages(struct hak_heap *heap, const struct hak_slab *slab, uint16_t strips) {
-  uint32_t fresh = strips & ~(uint32_t)slab->dirty;
+static bool take_fresh_pages(struct hak_heap *heap, const struct hak_slab *slab, uint64_t strips) {
+  uint64_t fresh = strips & ~slab->dirty;
   if (fresh == 0) return true;
   size_t bytes = (size_t)hak_count_bits(fresh) << strip_shift(slab);
   if (!hak_limit_take(&heap->set->pool->retain.limit, bytes)) return false;
@@ -92,9 +90,9 @@ bool hak_strip_carve(struct hak_heap *heap, struct hak_slab *slab, uintptr_t *li
   if (hak_limit_refuses(&heap->set->pool->retain.limit, n << strip_shift(slab))) {
     n = hak_min(strips_per_page(heap, slab), n_uncarved);
   }
-  uint16_t mask = mask_of(first, n);
+  uint64_t mask = hak_bits(first, n);
   if (!take_fresh_pages(heap, slab, mask)) return false;
-  slab->uncarved &= (uint16_t)~mask;
+  slab->uncarved &= ~mask;
   slab->dirty |= mask;
 
   uintptr_t block = slab->base + slab->first + (uintptr_t)blocks_before(slab, first) * slab->block_bytes;
@@ -106,16 +104,16 @@ bool hak_strip_carve(struct hak_heap *heap, struct hak_slab *slab, uintptr_t *li
 
 void hak_strip_restart(struct hak_slab *slab) {
   slab->free = slab->base;
-  slab->uncarved = HAK_STRIPS_ALL;
+  slab->uncarved = hak_kind_strips_all(slab->kind);
 }
 
 uint32_t hak_strip_carved_blocks(const struct hak_slab *slab) {
   uint32_t n = slab->n_blocks;
-  for (uint32_t rest = slab->uncarved; rest != 0;) {
+  for (uint64_t rest = slab->uncarved; rest != 0;) {
     size_t first;
     size_t n_strips = hak_lowest_run(rest, &first);
     n -= blocks_before(slab, first + n_strips) - blocks_before(slab, first);
-    rest &= ~(uint32_t)mask_of(first, n_strips);
+    rest &= ~hak_bits(first, n_strips);
   }
   return n;
 }
@@ -124,8 +122,8 @@ uint32_t hak_strip_carved_blocks(const struct hak_slab *slab) {
 
 // What the free list says of each strip.
 struct occupation {
-  uint16_t n_free[HAK_STRIPS];  // free blocks that start in the strip
-  uint16_t entered_free;        // bit per strip: a free block reaches into it from the one before
+  uint16_t n_free[HAK_STRIPS_MAX];  // free blocks that start in the strip
+  uint64_t entered_free;            // bit per strip: a free block reaches into it from the one before
 };
 
 static struct occupation occupation_of(const struct hak_slab *slab) {
@@ -136,39 +134,39 @@ static struct occupation occupation_of(const struct hak_slab *slab) {
     uint32_t strip = offset >> shift;
     ++found.n_free[strip];
     // A block is shorter than a strip.
-    if ((offset + slab->block_bytes - 1) >> shift != strip) found.entered_free |= (uint16_t)(1u << (strip + 1));
+    if ((offset + slab->block_bytes - 1) >> shift != strip) found.entered_free |= ((uint64_t)1 << (strip + 1));
   }
   return found;
 }
 
 // The strips in which no block is in use.
-static uint16_t unused_strips(const struct hak_slab *slab) {
+static uint64_t unused_strips(const struct hak_slab *slab) {
   struct occupation found = occupation_of(slab);
-  uint16_t unused = 0;
-  for (size_t strip = 0; strip < HAK_STRIPS; ++strip) {
+  uint64_t unused = 0;
+  for (size_t strip = 0; strip < hak_kind_strips(slab->kind); ++strip) {
     uint32_t before = blocks_before(slab, strip);
     bool is_uncarved = (slab->uncarved >> strip & 1) != 0;
     bool own = is_uncarved || found.n_free[strip] == blocks_before(slab, strip + 1) - before;
     bool is_entered = slab->first + before * slab->block_bytes > (uint32_t)strip << strip_shift(slab);
     bool entry = strip == 0 || !is_entered || ((found.entered_free | slab->uncarved << 1) >> strip & 1) != 0;
-    if (own && entry) unused |= (uint16_t)(1u << strip);
+    if (own && entry) unused |= ((uint64_t)1 << strip);
   }
   return unused;
 }
 
 // Of `strips`, those that make whole pages of the operating system.
-static uint16_t whole_pages(const struct hak_heap *heap, const struct hak_slab *slab, uint16_t strips) {
+static uint64_t whole_pages(const struct hak_heap *heap, const struct hak_slab *slab, uint64_t strips) {
   size_t n = strips_per_page(heap, slab);
-  uint16_t whole = 0;
-  for (size_t strip = 0; strip < HAK_STRIPS; strip += n) {
-    uint16_t page = mask_of(strip, n);
+  uint64_t whole = 0;
+  for (size_t strip = 0; strip < hak_kind_strips(slab->kind); strip += n) {
+    uint64_t page = hak_bits(strip, n);
     if ((strips & page) == page) whole |= page;
   }
   return whole;
 }
 
 // Takes the blocks that start in `strips`, which are all free, off the free list.
-static void unlink_strips(struct hak_slab *slab, uint16_t strips) {
+static void unlink_strips(struct hak_slab *slab, uint64_t strips) {
   uintptr_t kept = 0;
   uintptr_t next;
   for (uintptr_t block = slab->free; block != slab->base; block = next) {
@@ -185,19 +183,19 @@ static void unlink_strips(struct hak_slab *slab, uint16_t strips) {
 
 // Returns the pages of `strips`, in which no block is in use, to the operating system; the number of bytes. The last
 // block of a strip may have reached into the next one. If that is not dirty, the block's pages go with the strip's.
-static size_t purge_strips(struct hak_heap *heap, struct hak_slab *slab, uint16_t strips) {
+static size_t purge_strips(struct hak_heap *heap, struct hak_slab *slab, uint64_t strips) {
   size_t bytes = 0;
-  for (uint32_t rest = strips; rest != 0;) {
+  for (uint64_t rest = strips; rest != 0;) {
     size_t first;
     size_t n = hak_lowest_run(rest, &first);
-    size_t n_beyond = hak_min(strips_per_page(heap, slab), HAK_STRIPS - first - n);
-    if ((slab->dirty & mask_of(first + n, n_beyond)) != 0) n_beyond = 0;
+    size_t n_beyond = hak_min(strips_per_page(heap, slab), hak_kind_strips(slab->kind) - first - n);
+    if ((slab->dirty & hak_bits(first + n, n_beyond)) != 0) n_beyond = 0;
     void *start = (void *)(slab->base + (first << strip_shift(slab)));
     if (heap->set->pool->os->purge(start, (n + n_beyond) << strip_shift(slab))) {
-      slab->dirty &= (uint16_t)~mask_of(first, n);
+      slab->dirty &= ~hak_bits(first, n);
       bytes += n << strip_shift(slab);
     }
-    rest &= ~(uint32_t)mask_of(first, n);
+    rest &= ~hak_bits(first, n);
   }
   hak_retain_lost_pages(&heap->set->pool->retain, bytes);
   hak_limit_give_back(&heap->set->pool->retain.limit, bytes);
@@ -218,8 +216,8 @@ static void purge_blocks(struct hak_heap *heap, struct hak_slab *slab) {
 
 size_t hak_strip_purge(struct hak_heap *heap, struct hak_slab *slab) {
   if (slab->dirty == 0) return 0;
-  uint16_t unused = hak_slab_used(slab) == 0 ? HAK_STRIPS_ALL : unused_strips(slab);
-  uint16_t purged = whole_pages(heap, slab, unused) & slab->dirty;
+  uint64_t unused = hak_slab_used(slab) == 0 ? hak_kind_strips_all(slab->kind) : unused_strips(slab);
+  uint64_t purged = whole_pages(heap, slab, unused) & slab->dirty;
   unlink_strips(slab, purged);
   slab->uncarved |= purged;
   size_t bytes = purge_strips(heap, slab, purged);

@@ -23,13 +23,15 @@ namespace hak_test {
 
 constexpr uint32_t kKind = 4;  // 64-byte blocks
 constexpr uint32_t kBytes = 16 * kKind;
-constexpr uint32_t kMidKind = HAK_KIND_MID_LAST;  // 32 KiB, the longest runs
+constexpr size_t kRunBytes = size_t{1} << HAK_RUN_SHIFT_MIN;  // of Tiny, and of the first kinds of Mid
+constexpr size_t kPageBytes = 4096;                           // unless a test says otherwise
+constexpr uint32_t kMidKind = HAK_KIND_MID_LAST;              // 32 KiB, the longest runs
 
 // The geometry of a kind of Tiny or Mid.
 inline hak_class ClassOf(uint32_t kind) {
-  if (kind <= HAK_KIND_TINY_LAST) return hak_class_make(kind, 1, 16 * kind);
+  if (kind <= HAK_KIND_TINY_LAST) return hak_class_make(kind, 16 * kind);
   uint32_t index = kind - HAK_KIND_MID_FIRST;
-  return hak_class_make(kind, static_cast<uint32_t>(hak_kind_run_slabs(kind)), (9 + index % 8) << (7 + index / 8));
+  return hak_class_make(kind, (9 + index % 8) << (7 + index / 8));
 }
 
 // Why a test of the order of blocks is skipped.
@@ -136,6 +138,9 @@ class HeapTest : public ::testing::Test {
     EXPECT_EQ(pool_.retain.limit.held_bytes, 0u);
   }
 
+  // Where all runs in use are of the shortest.
+  size_t RunsUsed() const { return pool_.n_slabs_used * HAK_SLAB_BYTES / kRunBytes; }
+
   static void ExpectNothingCounted(const hak_heap *heap) {
     if (heap == nullptr) return;
     EXPECT_EQ(heap->counted_bytes, 0u);
@@ -198,19 +203,18 @@ class BlockTierTest : public HeapTest {
     for (size_t kind = tier_.kind_first; kind <= tier_.kind_last; ++kind) {
       SCOPED_TRACE(kind);
       size_t bytes = tier_.bytes_of(kind);
-      auto n_slabs = static_cast<uint32_t>(hak_kind_run_slabs(kind));
-      hak_class geometry = hak_class_make(static_cast<uint32_t>(kind), n_slabs, static_cast<uint32_t>(bytes));
+      hak_class geometry = hak_class_make(static_cast<uint32_t>(kind), static_cast<uint32_t>(bytes));
       EXPECT_GE(static_cast<double>(geometry.n_blocks * bytes),
-                least_filled * static_cast<double>(n_slabs * HAK_SLAB_BYTES));
+                least_filled * static_cast<double>(geometry.n_slabs * HAK_SLAB_BYTES));
       std::vector<void *> blocks;
       for (uint32_t i = 0; i < geometry.n_blocks + 2; ++i) blocks.push_back(Malloc(bytes));
       for (void *p : blocks) {
         auto address = reinterpret_cast<uintptr_t>(p);
         ASSERT_EQ(KindOf(p), kind);
         ASSERT_EQ(hak_registry_find(static_cast<char *>(p) + bytes - 1), hak_registry_find(p));
-        ASSERT_EQ(address % hak_class_alignment(n_slabs, static_cast<uint32_t>(bytes)), 0u);
+        ASSERT_EQ(address % hak_class_alignment(geometry.kind, geometry.block_bytes), 0u);
         ASSERT_EQ(address % 16, 0u);
-        ASSERT_NE(address % HAK_SLAB_BYTES, 0u);
+        ASSERT_NE(address & HAK_RUN_OFFSET_MASK, 0u);
       }
       for (void *p : blocks) Free(p);
     }

@@ -17,18 +17,12 @@ static void set_purgeable(struct hak_heap *heap, struct hak_slab *slab, bool pur
 
 void hak_unused_forget(struct hak_heap *heap, struct hak_slab *slab) { set_purgeable(heap, slab, false); }
 
-// The blocks in use as `seen` has room for them: n_blocks is below 4096, and where it is large, 16 blocks are less than
-// a page.
-static uint32_t seen_now(const struct hak_slab *slab) {
-  return hak_slab_used(slab) >> (slab->n_blocks > UINT8_MAX ? 4 : 0);
-}
-
 // Whether strips may have become free since the slab was looked at.
-static bool is_purgeable(const struct hak_slab *slab) { return slab->purgeable || seen_now(slab) < slab->seen; }
+static bool is_purgeable(const struct hak_slab *slab) { return slab->purgeable || hak_slab_used(slab) < slab->seen; }
 
 static size_t purge(struct hak_heap *heap, struct hak_slab *slab) {
   set_purgeable(heap, slab, false);
-  slab->seen = (uint8_t)seen_now(slab);
+  slab->seen = (uint16_t)hak_slab_used(slab);
   size_t bytes = hak_strip_purge(heap, slab);
   heap->returned_bytes += bytes;
   return bytes;
@@ -55,7 +49,7 @@ static size_t purge_older_half_of(struct hak_heap *heap, size_t kind, size_t *n_
 
 static size_t purge_older_half(struct hak_heap *heap) {
   size_t returned = 0;
-  size_t n_looks = HAK_DECAY_LOOKS;
+  size_t n_looks = HAK_KINDS;  // on average one of each; nobody else waits for it
   for (size_t kind = 0; kind < HAK_KINDS; ++kind) returned += purge_older_half_of(heap, kind, &n_looks);
   return returned;
 }

@@ -24,10 +24,14 @@ using hak_test::ClassOf;
 using hak_test::kBytes;
 using hak_test::kKind;
 using hak_test::kMidKind;
+using hak_test::kRunBytes;
 using hak_test::SlabOf;
 using hak_test::Thread;
 
 using Heap = hak_test::HeapTest;
+
+// The first kind with runs of twice the length of the shortest.
+constexpr uint32_t kLongKind = HAK_KIND_MID_FIRST + 24;
 
 // Empty slabs
 
@@ -36,12 +40,12 @@ TEST_F(Heap, KeepsOneEmptySlabOfAKindAndAFewSparesAndReturnsTheRest) {
   std::vector<std::vector<void *>> slabs;
   for (int i = 0; i < 20; ++i) slabs.push_back(thread.MallocSlab(kKind));
   void *of_current = thread.Malloc(kKind);
-  EXPECT_EQ(pool_.n_slabs_used, 21u);
+  EXPECT_EQ(RunsUsed(), 21u);
   for (auto &blocks : slabs) thread.FreeAll(blocks);
-  EXPECT_EQ(pool_.n_slabs_used, 2u + HAK_HEAP_SPARES);
+  EXPECT_EQ(RunsUsed(), 2u + HAK_HEAP_SPARES);
   EXPECT_EQ(hak_registry_find(slabs[5][0]), 0u) << "what is free is no longer ours";
   hak_heap_trim(&thread.cache);
-  EXPECT_EQ(pool_.n_slabs_used, 1u);
+  EXPECT_EQ(RunsUsed(), 1u);
   thread.Free(of_current);
 }
 
@@ -52,14 +56,13 @@ TEST_F(Heap, KeepsNothingThatIsEmptyOnADiet) {
   std::vector<void *> second = thread.MallocSlab(kKind);
   void *of_current = thread.Malloc(kKind);
   thread.FreeAll(first);
-  EXPECT_EQ(pool_.n_slabs_used, 2u);
+  EXPECT_EQ(RunsUsed(), 2u);
   thread.FreeAll(second);
-  EXPECT_EQ(pool_.n_slabs_used, 1u);
+  EXPECT_EQ(RunsUsed(), 1u);
   thread.Free(of_current);
 }
 
 TEST_F(Heap, KeepsOfLongRunsNoMoreSlabsThanOfShortOnes) {
-  constexpr uint32_t kLongKind = HAK_KIND_MID_FIRST + 16;
   size_t run_slabs = hak_kind_run_slabs(kLongKind);
   Thread thread(&heaps_);
   std::vector<std::vector<void *>> runs;
@@ -73,7 +76,6 @@ TEST_F(Heap, KeepsOfLongRunsNoMoreSlabsThanOfShortOnes) {
 }
 
 TEST_F(Heap, UsesASpareRunForAnyKindWithRunsOfThatLength) {
-  constexpr uint32_t kLongKind = HAK_KIND_MID_FIRST + 16;
   Thread thread(&heaps_);
   std::vector<void *> first = thread.MallocSlab(kLongKind);
   std::vector<void *> second = thread.MallocSlab(kLongKind);
@@ -95,28 +97,23 @@ TEST_F(Heap, UsesASpareRunForAnyKindWithRunsOfThatLength) {
 }
 
 TEST_F(Heap, ReturnsTheSparesThatStayedUnusedLongest) {
-  constexpr uint32_t kLongKind = HAK_KIND_MID_FIRST + 8;  // runs of two slabs
   Thread thread(&heaps_);
-  // One long run that nothing takes again, and then short ones that are taken and given back.
-  std::vector<void *> kept = thread.MallocSlab(kLongKind);
-  std::vector<void *> idle = thread.MallocSlab(kLongKind);
-  void *current = thread.Malloc(kLongKind);
-  thread.FreeAll(kept);
-  uintptr_t idle_base = SlabOf(idle[0])->base;
-  thread.FreeAll(idle);
-  ASSERT_EQ(thread.cache.heap->spare[0], idle_base | 2);
-  std::vector<std::vector<void *>> slabs;
-  for (int i = 0; i < 3; ++i) slabs.push_back(thread.MallocSlab(kKind));
+  std::vector<void *> kept = thread.MallocSlab(kKind);
+  std::vector<void *> older = thread.MallocSlab(kKind);
+  std::vector<void *> newer = thread.MallocSlab(kKind);
   void *of_current = thread.Malloc(kKind);
-  for (auto &blocks : slabs) thread.FreeAll(blocks);
-  ASSERT_EQ(thread.cache.heap->n_spares, 3u);
+  const uintptr_t older_base = SlabOf(older[0])->base;
+  const uintptr_t newer_base = SlabOf(newer[0])->base;
+  for (const auto *blocks : {&kept, &older, &newer}) thread.FreeAll(*blocks);
+  ASSERT_EQ(thread.cache.heap->n_spares, 2u);
+  ASSERT_EQ(thread.cache.heap->spare[0], older_base | ClassOf(kKind).n_slabs);
+  // One of them was taken and given back meanwhile.
   thread.cache.heap->least_spares = 1;
   hak_os_fake_advance_ms(HAK_POOL_PURGE_DELAY_MS);
   hak_heap_tick(&thread.cache);
-  ASSERT_EQ(thread.cache.heap->n_spares, 2u);
-  EXPECT_EQ(thread.cache.heap->spare[0] % HAK_SLAB_BYTES, 1u);
-  EXPECT_EQ(thread.cache.heap->spare[1] % HAK_SLAB_BYTES, 1u);
-  thread.FreeAll({current, of_current});
+  ASSERT_EQ(thread.cache.heap->n_spares, 1u);
+  EXPECT_EQ(thread.cache.heap->spare[0], newer_base | ClassOf(kKind).n_slabs);
+  thread.Free(of_current);
 }
 
 TEST_F(Heap, UsesASpareSlabForAnyTinyKind) {
@@ -151,7 +148,7 @@ TEST_F(Heap, EachLookFindsTheStripsThatHaveBecomeFreeSinceTheLast) {
       blocks.pop_back();
     }
     hak_heap_trim(&thread.cache);
-    EXPECT_EQ(hak_count_bits(slab->dirty), 4 * quarters_left);
+    EXPECT_EQ(hak_count_bits(slab->dirty), hak_kind_strips(kSmallKind) / 4 * quarters_left);
   }
   thread.FreeAll(blocks);
   thread.Free(of_current);
@@ -198,7 +195,7 @@ TEST_F(Heap, TrimReturnsThePagesOfASparseSlabInWhichNoBlockIsInUse) {
       size_t returned = hak_heap_trim(&thread.cache);
       EXPECT_GE(hak_os_fake_purged_bytes() - before, returned) << "besides, what lies inside of free blocks";
       const size_t run_bytes = geometry.n_slabs * HAK_SLAB_BYTES;
-      const size_t unit = std::max(page_bytes, run_bytes / HAK_STRIPS);
+      const size_t unit = std::max(page_bytes, size_t{1} << hak_kind_strip_shift(kind));
       EXPECT_LE(returned, run_bytes - pages.size() * page_bytes);
       EXPECT_GE(returned + sparse.used.size() * 2 * unit, run_bytes);
       for (void *p : sparse.used) {
@@ -266,8 +263,8 @@ TEST_F(Heap, GivesStripsBackAsTheyBecomeFreeWhereMuchIsUnused) {
   Thread thread(&heaps_);
   Sparse sparse = MakeSparse(&thread, 32, 50);
   EXPECT_EQ(sparse.slab->state, HAK_SLAB_SPARSE);
-  EXPECT_GT(hak_os_fake_purged_bytes(), HAK_SLAB_BYTES / 2);
-  EXPECT_LT(__builtin_popcount(sparse.slab->dirty), HAK_STRIPS / 2);
+  EXPECT_GT(hak_os_fake_purged_bytes(), kRunBytes / 2);
+  EXPECT_LT(hak_count_bits(sparse.slab->dirty), hak_kind_strips(32) / 2);
   thread.FreeAll(sparse.used);
   thread.Free(sparse.of_current);
 }
@@ -276,12 +273,12 @@ TEST_F(Heap, KeepsFreeStripsForTheDecayTimeWhereLittleIsUnused) {
   Thread thread(&heaps_);
   Sparse sparse = MakeSparse(&thread, 32, 50);
   EXPECT_EQ(hak_os_fake_purged_bytes(), 0u);
-  EXPECT_EQ(pool_.retain.unused_bytes, HAK_SLAB_BYTES);
+  EXPECT_EQ(pool_.retain.unused_bytes, kRunBytes);
   hak_heap_tick(&thread.cache);
   EXPECT_EQ(hak_os_fake_purged_bytes(), 0u);
   hak_os_fake_advance_ms(HAK_POOL_PURGE_DELAY_MS);
   hak_heap_tick(&thread.cache);
-  EXPECT_GT(hak_os_fake_purged_bytes(), HAK_SLAB_BYTES / 2);
+  EXPECT_GT(hak_os_fake_purged_bytes(), kRunBytes / 2);
   EXPECT_EQ(pool_.retain.unused_bytes, 0u);
   thread.FreeAll(sparse.used);
   thread.Free(sparse.of_current);
@@ -293,7 +290,7 @@ TEST_F(Heap, KeepsStripsThatCannotBePurged) {
   hak_os_fake_fail(HAK_OS_FAKE_PURGE, 1, SIZE_MAX);
   thread.Free(sparse.of_current);
   EXPECT_EQ(hak_heap_trim(&thread.cache), 0u);
-  EXPECT_EQ(sparse.slab->dirty, HAK_STRIPS_ALL);
+  EXPECT_EQ(sparse.slab->dirty, hak_kind_strips_all(32));
   hak_os_fake_succeed();
   std::vector<void *> all = thread.MallocMany(32, ClassOf(32).n_blocks - sparse.used.size());
   for (void *p : all) EXPECT_EQ(SlabOf(p), sparse.slab);
@@ -348,8 +345,8 @@ TEST_F(Heap, KindsThatAreNotInUseAnyMoreLoseTheirSlabsInAThreadThatGoesOn) {
     for (void *p : thread.MallocMany(kKind, ClassOf(kKind).n_blocks)) in_use.push_back(p);
     hak_heap_tick(&thread.cache);
   }
-  EXPECT_GT(before, 40 * HAK_SLAB_BYTES);
-  EXPECT_LE(pool_.retain.backed_bytes, 5 * HAK_SLAB_BYTES);
+  EXPECT_GT(before, 10 * kRunBytes);
+  EXPECT_LE(pool_.retain.backed_bytes, 5 * kRunBytes);
   thread.FreeAll(in_use);
 }
 
@@ -358,7 +355,7 @@ TEST_F(Heap, KeepsTheCurrentSlabOfAKindThatTakesMemory) {
   std::vector<void *> blocks = thread.MallocMany(kKind, 1);
   hak_slab *slab = SlabOf(blocks[0]);
   for (int look = 0; look < 5; ++look) {
-    const uint16_t uncarved = slab->uncarved;
+    const uint64_t uncarved = slab->uncarved;
     while (slab->uncarved == uncarved) blocks.push_back(thread.Malloc(kKind));
     AllocateAndFree(&thread, kMidKind, kTwoLooksBytes / 2);
     EXPECT_EQ(slab->state, HAK_SLAB_CURRENT) << look;

@@ -27,6 +27,8 @@ namespace {
 using hak_test::ClassOf;
 using hak_test::kKind;
 using hak_test::kMidKind;
+using hak_test::kPageBytes;
+using hak_test::kRunBytes;
 using hak_test::SlabOf;
 using hak_test::ThinOut;
 using hak_test::Thread;
@@ -54,12 +56,12 @@ TEST_F(Visit, ATickCollectsWhatOthersFreedForASleepingThread) {
   std::vector<void *> blocks = MallocSlabs(&sleeper);
   visitor.FreeAll(blocks);
   hak_heap_flush(&visitor.cache);
-  EXPECT_EQ(pool_.n_slabs_used, kSlabs + 1);
+  EXPECT_EQ(RunsUsed(), kSlabs + 1);
   TickAfter(HAK_POOL_PURGE_DELAY_MS / 2, visitor);
-  EXPECT_LE(pool_.n_slabs_used, 2u + HAK_HEAP_SPARES);
+  EXPECT_LE(RunsUsed(), 2u + HAK_HEAP_SPARES);
   EXPECT_EQ(sleeper.cache.owner_id, sleeper.cache.heap->id) << "it may go on";
   for (int i = 0; i < 4; ++i) TickAfter(HAK_POOL_PURGE_DELAY_MS, visitor);
-  EXPECT_LE(pool_.n_slabs_used, 2u) << "the current slab, and an empty one";
+  EXPECT_LE(RunsUsed(), 2u) << "the current slab, and an empty one";
 }
 
 TEST_F(Visit, ATickPublishesWhatASleepingThreadGathered) {
@@ -83,7 +85,7 @@ TEST_F(Visit, ATickReturnsPagesThatASleepingThreadLeftUnusedForTheDecayTime) {
   TickAfter(HAK_POOL_PURGE_DELAY_MS - 1, visitor);
   EXPECT_EQ(hak_os_fake_purged_bytes(), 0u);
   TickAfter(HAK_POOL_PURGE_DELAY_MS / 2, visitor);
-  EXPECT_EQ(hak_os_fake_purged_bytes(), HAK_SLAB_BYTES - 4096) << "all but the page of the block that is in use";
+  EXPECT_EQ(hak_os_fake_purged_bytes(), kRunBytes - kPageBytes) << "all but the page of the block that is in use";
   sleeper.Free(kept);
   sleeper.Free(of_current);
 }
@@ -95,7 +97,7 @@ TEST_F(Visit, WhatIsTooMuchForOneTickGoesOnWithTheNext) {
   constexpr size_t kMany = HAK_DECAY_LOOKS + 10;
   pool_.retain.min_bytes = SIZE_MAX;
   std::vector<void *> kept = ThinOut(&sleeper, &sleeper, kKind, kMany);
-  constexpr size_t kOfSlab = HAK_SLAB_BYTES - 4096;
+  constexpr size_t kOfSlab = kRunBytes - kPageBytes;
   EXPECT_TRUE(TickAfter(HAK_POOL_PURGE_DELAY_MS, visitor)) << "there is more";
   EXPECT_EQ(hak_os_fake_purged_bytes(), HAK_DECAY_LOOKS * kOfSlab);
   TickAfter(HAK_DECAY_REST_MS - 1, visitor);
@@ -117,7 +119,7 @@ TEST_F(Visit, ATrimVisitsOneHeapAfterTheOtherSomeSlabsAtATime) {
   pool_.retain.min_bytes = SIZE_MAX;
   std::vector<void *> kept = ThinOut(&large, &large, kKind, kMany);
   hak_heap_set_trim(&heaps_, &visitor.cache);
-  EXPECT_EQ(hak_os_fake_purged_bytes(), kMany * (HAK_SLAB_BYTES - 4096));
+  EXPECT_EQ(hak_os_fake_purged_bytes(), kMany * (kRunBytes - kPageBytes));
   EXPECT_EQ(hak_os_fake_count(HAK_OS_FAKE_BARRIER), 3u + 1u);
   large.FreeAll(kept);
   small.Free(of_small);
@@ -184,9 +186,9 @@ TEST_F(Visit, ATrimReachesTheHeapsOfAllOtherThreads) {
   Thread second(&heaps_);
   Thread visitor(&heaps_);
   for (Thread *thread : {&first, &second}) thread->FreeAll(MallocSlabs(thread));
-  EXPECT_GT(pool_.n_slabs_used, 2u);
+  EXPECT_GT(RunsUsed(), 2u);
   hak_heap_set_trim(&heaps_, &visitor.cache);
-  EXPECT_EQ(pool_.n_slabs_used, 2u) << "the current slabs";
+  EXPECT_EQ(RunsUsed(), 2u) << "the current slabs";
 }
 
 TEST_F(Visit, ATrimCollectsWhatSleepingThreadsFreedForEachOther) {
@@ -199,7 +201,7 @@ TEST_F(Visit, ATrimCollectsWhatSleepingThreadsFreedForEachOther) {
   // What is in the outbox of a heap that is visited late arrives at one that was visited before.
   hak_heap_set_trim(&heaps_, nullptr);
   hak_heap_set_trim(&heaps_, nullptr);
-  EXPECT_EQ(pool_.n_slabs_used, 2u) << "the current slabs";
+  EXPECT_EQ(RunsUsed(), 2u) << "the current slabs";
 }
 
 TEST_F(Visit, ATrimLeavesOutTheCallingThread) {
@@ -221,7 +223,7 @@ TEST_F(Visit, AHeapWhoseThreadIsAtWorkIsLeftOut) {
   EXPECT_EQ(busy.cache.owner_id, busy.cache.heap->id) << "it may go on";
   hak_store_relaxed(&busy.cache.inside, 0);
   hak_heap_set_trim(&heaps_, nullptr);
-  EXPECT_EQ(pool_.n_slabs_used, 1u);
+  EXPECT_EQ(RunsUsed(), 1u);
 }
 
 TEST_F(Visit, NobodyIsVisitedWhereTheKernelRefusesTheBarrier) {
@@ -360,7 +362,7 @@ TEST_F(Visit, AForksChildMayFreeBlocksOfHeapsThatCouldNotBeVisited) {
     hak_heap_set_trim(&heaps_, &forking.cache);
     std::vector<void *> own = MallocSlabs(&forking);
     std::set<void *> all(own.begin(), own.end());
-    return n_orphaned == 0 && all.size() == own.size() && pool_.n_slabs_used == 2 * (kSlabs + 1);
+    return n_orphaned == 0 && all.size() == own.size() && RunsUsed() == 2 * (kSlabs + 1);
   });
   other.FreeAll(blocks);
 }

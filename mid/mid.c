@@ -15,8 +15,6 @@ static_assert(HAK_MID_KINDS == 40, "eight classes in each of five doublings");
 
 const uint8_t hak_mid_kinds[HAK_MID_SIZE_STEPS] = {EIGHTHS(0), EIGHTHS(1), EIGHTHS(2), EIGHTHS(3), EIGHTHS(4)};
 
-static uint32_t run_slabs(size_t kind) { return (uint32_t)hak_kind_run_slabs(kind); }
-
 // The kind that serves the first SHARED_BLOCKS blocks of `kind` on a diet: every other one.
 #define SHARED_BLOCKS 4
 static size_t shared_kind(size_t kind) { return HAK_KIND_MID_FIRST + ((kind - HAK_KIND_MID_FIRST) | 1); }
@@ -24,7 +22,7 @@ static size_t shared_kind(size_t kind) { return HAK_KIND_MID_FIRST + ((kind - HA
 static HAK_NOINLINE void *take_of_kind(struct hak_cache *cache, size_t kind) {
   void *block = hak_cache_pop_recent(cache, kind);
   if (block != NULL) return block;
-  struct hak_class geometry = hak_class_make((uint32_t)kind, run_slabs(kind), (uint32_t)hak_mid_block_bytes(kind));
+  struct hak_class geometry = hak_class_make((uint32_t)kind, (uint32_t)hak_mid_block_bytes(kind));
   return hak_heap_refill(cache, &geometry) ? hak_cache_pop_recent(cache, kind) : NULL;
 }
 

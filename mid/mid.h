@@ -20,8 +20,8 @@ extern "C" {
 
 #define HAK_MID_SIZE_MIN ((size_t)1025)
 #define HAK_MID_SIZE_MAX ((size_t)32768)
-// Blocks of at most so many bytes come from runs of one slab.
-#define HAK_MID_SINGLE_SLAB_BYTES ((size_t)2048)
+// Blocks of at most so many bytes come from the shortest runs.
+#define HAK_MID_SHORT_RUN_BYTES ((size_t)8192)
 
 // Returns a block of at least `size` bytes, 0 to HAK_MID_SIZE_MAX; sizes below HAK_MID_SIZE_MIN are served from the
 // smallest class, so that Mid can stand in for Tiny. The block is aligned to 128 bytes at least. NULL when memory has
@@ -46,11 +46,11 @@ static inline size_t hak_mid_kind(size_t size) { return hak_mid_kinds[(size - HA
 
 // The kind that serves `size`, HAK_MID_SIZE_MAX at most, aligned to `alignment`, a power of two; above
 // HAK_KIND_MID_LAST if there is none. Blocks of B bytes are aligned to the largest power of two that divides B, to half
-// of it in runs of several slabs (heap/slab.h).
+// of it in runs that are not the shortest (heap/slab.h).
 static inline size_t hak_mid_kind_aligned(size_t size, size_t alignment) {
   size = hak_max(size, HAK_MID_SIZE_MIN);
   size_t bytes = hak_round_up(size, alignment);
-  if (bytes > HAK_MID_SINGLE_SLAB_BYTES) bytes = hak_round_up(size, 2 * alignment);
+  if (bytes > HAK_MID_SHORT_RUN_BYTES) bytes = hak_round_up(size, 2 * alignment);
   return bytes <= HAK_MID_SIZE_MAX ? hak_mid_kind(bytes) : HAK_KIND_MID_LAST + 1;
 }
 

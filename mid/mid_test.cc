@@ -68,9 +68,10 @@ TEST_F(Mid, AnAlignedRequestGetsTheSmallestKindThatHasTheAlignment) {
   for (size_t alignment = 16; alignment <= 32768; alignment *= 2) {
     for (size_t size = 0; size <= HAK_MID_SIZE_MAX; ++size) {
       size_t kind = hak_mid_kind(std::max(size, HAK_MID_SIZE_MIN));
-      auto bytes = [&] { return static_cast<uint32_t>(hak_mid_block_bytes(kind)); };
-      auto slabs = [&] { return static_cast<uint32_t>(hak_kind_run_slabs(kind)); };
-      while (kind <= HAK_KIND_MID_LAST && hak_class_alignment(slabs(), bytes()) < alignment) ++kind;
+      auto alignment_of = [](size_t of) {
+        return hak_class_alignment(static_cast<uint32_t>(of), static_cast<uint32_t>(hak_mid_block_bytes(of)));
+      };
+      while (kind <= HAK_KIND_MID_LAST && alignment_of(kind) < alignment) ++kind;
       ASSERT_EQ(std::min(hak_mid_kind_aligned(size, alignment), size_t{HAK_KIND_MID_LAST + 1}), kind)
           << size << " at " << alignment;
     }

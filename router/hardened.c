@@ -29,7 +29,7 @@ static HAK_COLD HAK_NORETURN void fatal_not_in_use(const void *p, size_t kind, s
                                                    const char *function) {
   // Of ACE, the tier has found that a block starts there.
   if (kind == HAK_KIND_ACE) hak_fatal_misuse(function, p, HAK_MISUSE_DOUBLE_FREE);
-  struct hak_class geometry = hak_class_make((uint32_t)kind, (uint32_t)hak_kind_run_slabs(kind), (uint32_t)block_bytes);
+  struct hak_class geometry = hak_class_make((uint32_t)kind, (uint32_t)block_bytes);
   uint32_t offset = (uint32_t)((uintptr_t)p - hak_kind_run_base(kind, (uintptr_t)p)) - geometry.first;
   const char *reason = HAK_MISUSE_DOUBLE_FREE;
   if (offset % geometry.block_bytes != 0) reason = HAK_MISUSE_NOT_START;

@@ -293,9 +293,10 @@ static HAK_ALWAYS_INLINE void free_slow(void *p, size_t kind, uintptr_t distance
   HAK_HIDE(kind);  // so that the way above needs no copy of it
   struct hak_cache_miss miss = {kind, distance, {&hak_registry, index}};
   if (kind <= HAK_KIND_TINY_LAST) {
-    if (HAK_LIKELY(hak_heap_free_fast(&hak_thread_cache, p, miss, HAK_SLAB_SHIFT))) return;
+    if (HAK_LIKELY(hak_heap_free_fast(&hak_thread_cache, p, miss, HAK_RUN_SHIFT_MIN, HAK_STRIP_SHIFT_MIN))) return;
   } else if (kind <= HAK_KIND_MID_LAST) {
-    if (HAK_LIKELY(hak_heap_free_fast(&hak_thread_cache, p, miss, hak_kind_run_shift(kind)))) return;
+    unsigned run_shift = hak_kind_run_shift(kind);
+    if (HAK_LIKELY(hak_heap_free_fast(&hak_thread_cache, p, miss, run_shift, hak_kind_strip_shift(kind)))) return;
   }
   free_as(p, function);
 }

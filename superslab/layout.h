@@ -9,6 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/bits.h"
+
 #define HAK_SLAB_SHIFT 16
 #define HAK_SLAB_BYTES ((size_t)1 << HAK_SLAB_SHIFT)
 
@@ -42,12 +44,18 @@
 #define HAK_KIND_HUGE 127
 #define HAK_KINDS 128
 
-// The runs of slabs that blocks of one kind of Tiny or Mid are cut from: 64 KiB for blocks to 2 KiB, 128 KiB to 4 KiB,
-// and so on to 1 MiB, so that a run of Mid has 31 blocks or more. A run is aligned to its own length, of which this is
-// the logarithm.
-static inline unsigned hak_kind_run_shift(size_t kind) {
-  if (kind < HAK_KIND_MID_FIRST) return HAK_SLAB_SHIFT;
+// Where a kind of Mid is, of the eight to each doubling, the length of 32 of the largest blocks, as a logarithm: from
+// 64 KiB for blocks to 2 KiB to 1 MiB for blocks to 32 KiB. Of Tiny something less.
+static inline unsigned hak_kind_32_blocks_shift(size_t kind) {
   return ((unsigned)kind - HAK_KIND_MID_FIRST + 8 * HAK_SLAB_SHIFT) / 8;
+}
+
+// The runs of slabs that blocks of one kind of Tiny or Mid are cut from: 256 KiB for blocks to 8 KiB, 512 KiB to 16
+// KiB, 1 MiB to 32 KiB, so that a run has 31 blocks or more. A run is aligned to its own length, of which this is the
+// logarithm.
+#define HAK_RUN_SHIFT_MIN 18
+static inline unsigned hak_kind_run_shift(size_t kind) {
+  return (unsigned)hak_max(hak_kind_32_blocks_shift(kind), HAK_RUN_SHIFT_MIN);
 }
 
 static inline size_t hak_kind_run_slabs(size_t kind) {

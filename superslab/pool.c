@@ -133,14 +133,16 @@ static bool is_small(const struct hak_pool *pool) {
   return hak_load_relaxed(&pool->retain.backed_bytes) < HAK_POOL_SMALL_BYTES;
 }
 
-// A small process is not to be inflated by huge pages, whatever the system's setting.
-static void choose_page_size(const struct hak_pool *pool, uintptr_t base, size_t bytes) {
+// Huge pages are not to inflate a small process, nor many threads that each have a little of many kinds, whatever the
+// system's setting: of the run of such a kind, which is a part of a SuperSlab, most may never be touched.
+static void choose_page_size(const struct hak_pool *pool, uintptr_t base, size_t bytes, bool will_be_used)
+    HAK_REQUIRES(pool->lock) {
   enum hak_thp thp = (enum hak_thp)hak_load_relaxed(&pool->thp);
-  if (thp == HAK_THP_AUTO && !is_small(pool)) return;
+  if (thp == HAK_THP_AUTO && will_be_used && !is_small(pool)) return;
   pool->os->huge_pages((void *)base, bytes, thp == HAK_THP_ALWAYS);
 }
 
-static bool grow_locked(struct hak_pool *pool, size_t count, uint64_t now) HAK_REQUIRES(pool->lock) {
+static bool grow_locked(struct hak_pool *pool, size_t count, bool will_be_used, uint64_t now) HAK_REQUIRES(pool->lock) {
   // Below the last one, where the kernel's own top-down search would go as well: neighbours share one mapping.
   size_t bytes = count * HAK_SUPERSLAB_BYTES;
   void *hint = pool->last_mapped > bytes ? (void *)(pool->last_mapped - bytes) : NULL;
@@ -152,7 +154,7 @@ static bool grow_locked(struct hak_pool *pool, size_t count, uint64_t now) HAK_R
   }
   hak_poison((void *)base, bytes);
   pool->last_mapped = base;
-  choose_page_size(pool, base, bytes);
+  choose_page_size(pool, base, bytes, will_be_used);
   return true;
 }
 
@@ -336,8 +338,10 @@ uintptr_t hak_pool_acquire(struct hak_pool *pool, size_t n_slabs, bool hot, bool
   bool needs_time = pool->oldest_unused != NULL || hot || hak_load_relaxed(&pool->thp) == HAK_THP_ALWAYS;
   uint64_t now = needs_time ? pool->os->now_ms() : 0;
   struct hak_superslab *superslab = find_locked(pool, n_slabs);
-  if (superslab == NULL && ((hot && grow_locked(pool, 2, now)) || grow_locked(pool, 1, now))) {
-    superslab = find_locked(pool, n_slabs);
+  if (superslab == NULL) {
+    bool will_be_used = hot || n_slabs == HAK_SUPERSLAB_SLABS;
+    bool grown = (hot && grow_locked(pool, 2, true, now)) || grow_locked(pool, 1, will_be_used, now);
+    if (grown) superslab = find_locked(pool, n_slabs);
   }
   bool populates = superslab != NULL && takes_for_populating_locked(pool, superslab, hot);
   if (populates) set_maps(pool, superslab, HAK_SUPERSLAB_ALL_FREE, HAK_SUPERSLAB_ALL_FREE, now);

@@ -27,7 +27,7 @@ struct hak_superslab;
 // HAKMEM_THP: where transparent huge pages are used.
 enum hak_thp {
   HAK_THP_AUTO,    // for slabs of a kind that grows quickly, in a process beyond HAK_POOL_SMALL_BYTES, while they take
-                   // at most twice the time of pages one by one; Huge: as the system
+                   // at most twice the time of pages one by one; ACE and Huge: as the system
   HAK_THP_NEVER,   // nowhere, even if the system uses them everywhere
   HAK_THP_ALWAYS,  // everywhere, from the first SuperSlab on
 };

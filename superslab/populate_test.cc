@@ -127,6 +127,16 @@ TEST_F(Populate, UsesNoHugePagesWhereTheyAreSwitchedOff) {
   EXPECT_TRUE(RefusesHugePages(taken_[0]));
 }
 
+// Where the system gives huge pages to everybody.
+TEST_F(Populate, RefusesHugePagesWhereAKindMayUseLittleOfItsRun) {
+  Use(HAK_POOL_SMALL_BYTES);
+  taken_.push_back(Acquire(1));
+  EXPECT_TRUE(RefusesHugePages(taken_[0]));
+  const uintptr_t whole = Acquire(HAK_SUPERSLAB_SLABS);  // as ACE does
+  EXPECT_FALSE(RefusesHugePages(whole));
+  Release(whole, HAK_SUPERSLAB_SLABS);
+}
+
 TEST_F(Populate, BacksEverySuperslabWhereHugePagesAreAlwaysWanted) {
   pool_.thp = HAK_THP_ALWAYS;
   taken_.push_back(Acquire(1));
@@ -234,7 +244,7 @@ TEST_F(Populate, RefusesHugePagesForASmallProcess) {
   for (size_t i = 0; i < kAll; ++i) taken_.push_back(Acquire(1));
   EXPECT_TRUE(RefusesHugePages(taken_[0]));
   Use(HAK_POOL_SMALL_BYTES);
-  taken_.push_back(Acquire(1));
+  taken_.push_back(AcquireHot());
   EXPECT_FALSE(RefusesHugePages(taken_.back()));
 }
 

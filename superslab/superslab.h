@@ -6,6 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/bits.h"
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -43,9 +45,7 @@ static inline uint32_t hak_superslab_runs(uint32_t free_map, size_t n_slabs) {
 }
 
 // The bits of the run of `n_slabs` slabs that starts at slab `first`.
-static inline uint32_t hak_superslab_mask(size_t first, size_t n_slabs) {
-  return (uint32_t)(((uint64_t)1 << n_slabs) - 1) << first;
-}
+static inline uint32_t hak_superslab_mask(size_t first, size_t n_slabs) { return (uint32_t)hak_bits(first, n_slabs); }
 
 #ifdef __cplusplus
 }

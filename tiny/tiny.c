@@ -12,7 +12,7 @@ static size_t shared_kind(size_t kind) { return hak_round_up(kind, kind <= HAK_K
 static HAK_NOINLINE void *take_of_kind(struct hak_cache *cache, size_t kind) {
   void *block = hak_cache_pop(cache, kind);
   if (block != NULL) return block;
-  struct hak_class geometry = hak_class_make((uint32_t)kind, 1, (uint32_t)hak_tiny_block_bytes(kind));
+  struct hak_class geometry = hak_class_make((uint32_t)kind, (uint32_t)hak_tiny_block_bytes(kind));
   return hak_heap_refill(cache, &geometry) ? hak_cache_pop(cache, kind) : NULL;
 }
 

@@ -1,4 +1,4 @@
-// Tiny: blocks of 0 to 1024 bytes, in 64 size classes 16 bytes apart, each cut from slabs of 64 KiB.
+// Tiny: blocks of 0 to 1024 bytes, in 64 size classes 16 bytes apart, each cut from runs of 256 KiB.
 //
 // The tier keeps no state of its own: it works on a thread's cache, which gets its slabs from the heap that is attached
 // to it. To use it alone:
