@@ -88,9 +88,10 @@ struct hak_cache {
     }                                                \
   }
 
-// Where blocks of the slab at `base` are gathered.
+// Where blocks of the slab at `base` are gathered. Sixty-four neighbours have one each, of the shortest runs and of the
+// longest, whose length is 1 << 20.
 static HAK_ALWAYS_INLINE struct hak_outbox_slot *hak_outbox_slot_of(struct hak_cache *cache, uintptr_t base) {
-  return &cache->outbox[(base >> HAK_SLAB_SHIFT ^ base >> 20) % HAK_OUTBOX_SLOTS];
+  return &cache->outbox[(base >> HAK_RUN_SHIFT_MIN ^ base >> 20) % HAK_OUTBOX_SLOTS];
 }
 
 // Whether the next remote free publishes one of the other slots.

@@ -71,11 +71,12 @@ TEST_F(Heap, HoldsBackByTheSizeThatASlabHasNowAndNotByAnEarlierOne) {
 TEST_F(Heap, AgeBringsOutWhatALonelySlotHolds) {
   Thread owner(&heaps_);
   Thread other(&heaps_);
+  auto slot_of = [&](void *p) { return hak_outbox_slot_of(&other.cache, SlabOf(p)->base); };
   void *lonely = owner.Malloc(kKind);
   std::vector<void *> blocks;
   while (blocks.size() < HAK_OUTBOX_SLOTS * HAK_OUTBOX_AGE) {
     void *p = owner.Malloc(kKind + 1);
-    if (SlabOf(p)->base >> HAK_SLAB_SHIFT == SlabOf(lonely)->base >> HAK_SLAB_SHIFT) continue;
+    if (slot_of(p) == slot_of(lonely)) continue;
     blocks.push_back(p);
   }
   other.Free(lonely);
