@@ -217,6 +217,7 @@ static struct hak_slab *next_slab(struct hak_heap *heap, const struct hak_class 
 
 // Puts the current slab, which has no free block, into the state that this means.
 static void set_aside(struct hak_heap *heap, struct hak_slab *slab) {
+  hak_unused_forget(heap, slab);
   enter_state(heap, slab, slab->uncarved == 0 ? HAK_SLAB_ASLEEP : HAK_SLAB_PARTLY_CARVED, slab->n_blocks);
 }
 

@@ -39,12 +39,15 @@ void hak_spares_release_oldest(struct hak_heap *heap, size_t n);
 // Notes that strips of an AWAKE or SPARSE slab have become free. What the process keeps beyond its limit goes back.
 void hak_unused_note(struct hak_heap *heap, struct hak_slab *slab);
 
+// Notes that other threads have freed blocks of a CURRENT slab.
+void hak_unused_note_current(struct hak_heap *heap, struct hak_slab *slab);
+
 // Notes that a slab is about to be used again, or leaves the heap.
 void hak_unused_forget(struct hak_heap *heap, struct hak_slab *slab);
 
-// Returns all slabs without used blocks, and the spares, to the pool, and the free strips of the others to the
-// operating system, but for those of slabs beyond *n_looks, of which each look takes one; the number of bytes that the
-// latter are.
+// Returns all slabs without used blocks, and the spares, to the pool, and the free strips of the others, CURRENT ones
+// among them, to the operating system, but for those of slabs beyond *n_looks, of which each look takes one; the number
+// of bytes that the latter are.
 size_t hak_heap_release_unused(struct hak_heap *heap, size_t *n_looks);
 
 // Returns only the former: a few for each kind, so that it does not take long.
@@ -72,7 +75,7 @@ void hak_strip_restart(struct hak_slab *slab);
 // The number of carved blocks.
 uint32_t hak_strip_carved_blocks(const struct hak_slab *slab);
 
-// Returns the pages of a slab that is not CURRENT in which no block is in use: whole strips, which become uncarved, and
+// Returns the pages of a slab in which no block is in use, or at hand: whole strips, which become uncarved, and
 // in the others what lies inside of free blocks. The number of bytes of the former. Cost: a walk over the free blocks,
 // and a system call for each range of pages.
 size_t hak_strip_purge(struct hak_heap *heap, struct hak_slab *slab);

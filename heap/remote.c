@@ -48,7 +48,11 @@ static size_t collect(struct hak_heap *heap, struct hak_slab_remote *remote) {
   // Acquire: the links of the blocks. Release: the slab's mail_next may be used again by who finds it not in mail.
   uint64_t word = hak_exchange_acq_rel(&remote->word, slab->base);
   uint32_t n = (uint32_t)(word >> HAK_REMOTE_COUNT_SHIFT);
-  if (slab->state == HAK_SLAB_CURRENT) return n == 0 ? 0 : append_free(slab, HAK_REMOTE_HEAD(word));
+  if (slab->state == HAK_SLAB_CURRENT) {
+    if (n == 0) return 0;
+    hak_unused_note_current(heap, slab);
+    return append_free(slab, HAK_REMOTE_HEAD(word));
+  }
   HAK_CHECK(n <= hak_slab_used(slab));
   if (n == 0) {
     // Collected before by take_remote; meanwhile it may have been emptied, and waited for this.

@@ -216,7 +216,8 @@ static void purge_blocks(struct hak_heap *heap, struct hak_slab *slab) {
 
 size_t hak_strip_purge(struct hak_heap *heap, struct hak_slab *slab) {
   if (slab->dirty == 0) return 0;
-  uint64_t unused = hak_slab_used(slab) == 0 ? hak_kind_strips_all(slab->kind) : unused_strips(slab);
+  bool is_empty = slab->state != HAK_SLAB_CURRENT && hak_slab_used(slab) == 0;
+  uint64_t unused = is_empty ? hak_kind_strips_all(slab->kind) : unused_strips(slab);
   uint64_t purged = whole_pages(heap, slab, unused) & slab->dirty;
   unlink_strips(slab, purged);
   slab->uncarved |= purged;

@@ -54,6 +54,12 @@ static size_t purge_older_half(struct hak_heap *heap) {
   return returned;
 }
 
+void hak_unused_note_current(struct hak_heap *heap, struct hak_slab *slab) {
+  if (slab->purgeable) return;
+  slab->purgeable_ms = (uint32_t)heap->set->pool->os->now_ms();
+  slab->purgeable = true;
+}
+
 // Notes that strips of an AWAKE or SPARSE slab have become free. What the process keeps beyond its limit goes back.
 void hak_unused_note(struct hak_heap *heap, struct hak_slab *slab) {
   if (!slab->purgeable) slab->purgeable_ms = (uint32_t)heap->set->pool->os->now_ms();
@@ -82,9 +88,22 @@ static size_t release_unused_of(struct hak_heap *heap, struct hak_slab *slab, si
   return returned;
 }
 
+// Returns the free strips of the current slab of `kind`, if others have freed blocks in it since the last look: what
+// the thread has at hand counts as used.
+static size_t purge_current(struct hak_heap *heap, size_t kind, size_t *n_looks) {
+  struct hak_slab *slab = heap->bin[kind].current;
+  if (slab == NULL || !slab->purgeable || *n_looks == 0) return 0;
+  --*n_looks;
+  slab->purgeable = false;
+  size_t bytes = hak_strip_purge(heap, slab);
+  heap->returned_bytes += bytes;
+  return bytes;
+}
+
 size_t hak_heap_release_unused(struct hak_heap *heap, size_t *n_looks) {
   size_t returned = 0;
   for (size_t kind = 0; kind < HAK_KINDS; ++kind) {
+    returned += purge_current(heap, kind, n_looks);
     returned += release_unused_of(heap, heap->bin[kind].slabs[HAK_SLAB_AWAKE], n_looks);
     returned += release_unused_of(heap, heap->bin[kind].slabs[HAK_SLAB_SPARSE], n_looks);
     heap->bin[kind].n_fresh = 0;
@@ -118,11 +137,23 @@ static size_t decay_list(struct hak_heap *heap, struct hak_slab *slab, uint64_t 
   return returned;
 }
 
+// Whether the heap's thread does not use its current slabs: else it is about to take what is free in them.
+static bool sleeps(const struct hak_heap *heap) {
+  return heap->cache != NULL && hak_load_relaxed(&heap->cache->owner_id) == HAK_NO_OWNER;
+}
+
+static size_t decay_current(struct hak_heap *heap, size_t kind, uint64_t now, size_t *n_looks) {
+  const struct hak_slab *slab = heap->bin[kind].current;
+  return slab != NULL && is_due(heap, slab, now) ? purge_current(heap, kind, n_looks) : 0;
+}
+
 bool hak_heap_decay(struct hak_heap *heap, uint64_t now, size_t *n_looks) {
   if (heap->cache != NULL) hak_outbox_flush(heap->cache);
   bool drained = hak_mail_drain(heap, HAK_DRAIN_SOME);
+  bool with_current = sleeps(heap);
   size_t returned = 0;
   for (size_t kind = 0; kind < HAK_KINDS; ++kind) {
+    if (with_current) returned += decay_current(heap, kind, now, n_looks);
     returned += decay_list(heap, heap->bin[kind].slabs[HAK_SLAB_AWAKE], now, n_looks);
     returned += decay_list(heap, heap->bin[kind].slabs[HAK_SLAB_SPARSE], now, n_looks);
   }

@@ -12,7 +12,8 @@
 //
 // One of the two sees what the other wrote, since the visitor's system call stands for both barriers; so the owner pays
 // for none. An owner that finds HAK_NO_OWNER waits for the visit lock. What it does without entering, the hot paths,
-// concerns the lists of its cache, the blocks of current slabs and recent blocks, and no visitor touches these.
+// concerns what it has at hand, the lists of its cache and recent blocks, and no visitor touches these; of a current
+// slab only the blocks that were freed in other ways.
 //
 // In a fork's child the threads that do not exist any more are found outside; in a hot path at most, of which every
 // store leaves the lists whole: a block that is neither in a list nor in the program's hands is lost, and nothing more.

@@ -25,6 +25,7 @@
 namespace {
 
 using hak_test::ClassOf;
+using hak_test::kBytes;
 using hak_test::kKind;
 using hak_test::kMidKind;
 using hak_test::kPageBytes;
@@ -88,6 +89,63 @@ TEST_F(Visit, ATickReturnsPagesThatASleepingThreadLeftUnusedForTheDecayTime) {
   EXPECT_EQ(hak_os_fake_purged_bytes(), kRunBytes - kPageBytes) << "all but the page of the block that is in use";
   sleeper.Free(kept);
   sleeper.Free(of_current);
+}
+
+// All but one page of a sleeping thread's current slab, of which others have freed all but the first block.
+TEST_F(Visit, ATickReturnsWhatOthersFreedInASleepingThreadsCurrentSlab) {
+  Thread sleeper(&heaps_);
+  Thread visitor(&heaps_);
+  std::vector<void *> blocks = sleeper.MallocSlab(kKind);
+  const hak_slab *slab = SlabOf(blocks[0]);
+  ASSERT_EQ(slab->state, HAK_SLAB_CURRENT);
+  void *kept = blocks[0];
+  blocks.erase(blocks.begin());
+  visitor.FreeAll(blocks);
+  hak_heap_flush(&visitor.cache);
+  TickAfter(HAK_POOL_PURGE_DELAY_MS / 2, visitor);  // collects
+  TickAfter(HAK_POOL_PURGE_DELAY_MS / 2, visitor);
+  EXPECT_EQ(hak_os_fake_purged_bytes(), 0u) << "not yet";
+  TickAfter(HAK_POOL_PURGE_DELAY_MS / 2, visitor);
+  EXPECT_EQ(hak_os_fake_purged_bytes(), kRunBytes - kPageBytes);
+  EXPECT_EQ(slab->state, HAK_SLAB_CURRENT);
+
+  // Every block is there, once.
+  std::set<void *> all = {kept};
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    void *p = sleeper.Malloc(kKind);
+    EXPECT_EQ(SlabOf(p), slab);
+    EXPECT_TRUE(all.insert(memset(p, 0x5a, kBytes)).second);
+  }
+  sleeper.FreeAll({all.begin(), all.end()});
+}
+
+// Of each page, the thread itself has freed one block.
+TEST_F(Visit, WhatAThreadHasAtHandStays) {
+  for (uint32_t kind : {kKind, uint32_t{HAK_KIND_MID_FIRST}}) {
+    Thread sleeper(&heaps_);
+    std::vector<void *> blocks = sleeper.MallocSlab(kind);
+    std::set<uintptr_t> pages;
+    std::vector<void *> own;
+    {
+      Thread other(&heaps_);
+      for (void *p : blocks) {
+        if (pages.insert(reinterpret_cast<uintptr_t>(p) / kPageBytes).second) {
+          own.push_back(p);
+        } else {
+          other.Free(p);
+        }
+      }
+    }
+    if (kind == kKind) sleeper.FreeAll(own);
+    const size_t before = hak_os_fake_purged_bytes();
+    hak_heap_set_trim(&heaps_, nullptr);
+    hak_heap_set_trim(&heaps_, nullptr);
+    EXPECT_EQ(hak_os_fake_purged_bytes(), before);
+    if (kind != kKind) sleeper.FreeAll(own);
+    std::vector<void *> again = sleeper.MallocSlab(kind);
+    EXPECT_EQ(std::set<void *>(again.begin(), again.end()), std::set<void *>(blocks.begin(), blocks.end()));
+    sleeper.FreeAll(again);
+  }
 }
 
 // Nobody else waits longer than a few looks take.
@@ -189,6 +247,17 @@ TEST_F(Visit, ATrimReachesTheHeapsOfAllOtherThreads) {
   EXPECT_GT(RunsUsed(), 2u);
   hak_heap_set_trim(&heaps_, &visitor.cache);
   EXPECT_EQ(RunsUsed(), 2u) << "the current slabs";
+}
+
+TEST_F(Visit, ATrimReturnsWhatOthersFreedInASleepingThreadsCurrentSlab) {
+  Thread sleeper(&heaps_);
+  Thread visitor(&heaps_);
+  std::vector<void *> blocks = sleeper.MallocSlab(kKind);
+  visitor.FreeAll(blocks);
+  hak_heap_flush(&visitor.cache);
+  EXPECT_EQ(hak_heap_set_trim(&heaps_, &visitor.cache), kRunBytes);
+  EXPECT_EQ(hak_heap_set_trim(&heaps_, &visitor.cache), 0u);
+  EXPECT_EQ(RunsUsed(), 1u);
 }
 
 TEST_F(Visit, ATrimCollectsWhatSleepingThreadsFreedForEachOther) {
