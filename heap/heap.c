@@ -142,6 +142,7 @@ static void make_current(struct hak_heap *heap, struct hak_slab *slab) {
   slab->seen = 0;
   if (hak_slab_used(slab) == 0) hak_strip_restart(slab);
   slab->state = HAK_SLAB_CURRENT;
+  if ((slab->uncarved & slab->dirty) != 0) hak_unused_note_current(heap, slab);
   slab->countdown = HAK_COUNTDOWN_NEVER;
   heap->bin[slab->kind].current = slab;
 }
@@ -274,12 +275,36 @@ static void open_recent(struct hak_heap *heap, struct hak_at_hand *at_hand, cons
   at_hand->recent_entry[geometry->kind] = hak_entry_make(heap->id, geometry->kind);
 }
 
+// Frees in a current slab count nothing, so that nobody learns when it is empty, and the last slab of each kind would
+// stay when the program has dropped all it had. So a heap that takes more memory, or gives back much, and with each
+// tick, looks for kinds that are not in use any more: those that took no slab and no strip since the last look. Their
+// slabs cease to be current, and what is freed in them counts. A kind that lives on what it frees itself is taken for
+// one of these, and its next malloc brings its slab back.
+#define LOOK_TAKEN_BYTES ((size_t)512 * 1024)
+#define LOOK_RETURNED_BYTES ((size_t)4 * 1024 * 1024)
+
+static void return_unused_kinds(struct hak_cache *cache) {
+  struct hak_heap *heap = cache->heap;
+  heap->taken_bytes = 0;
+  for (size_t kind = 0; kind < HAK_KINDS; ++kind) {
+    struct hak_slab *slab = heap->bin[kind].current;
+    if (slab == NULL) continue;
+    uint16_t seen = (uint16_t)(hak_count_bits(slab->uncarved) + 1);
+    if (slab->seen == seen) {
+      hak_bin_return_current(heap, kind, &cache->at_hand.list[kind]);
+    } else {
+      slab->seen = seen;
+    }
+  }
+}
+
 bool hak_heap_refill(struct hak_cache *cache, const struct hak_class *geometry) {
   struct hak_at_hand *at_hand = &cache->at_hand;
   size_t kind = geometry->kind;
   bool is_mid = kind >= HAK_KIND_MID_FIRST;
   uintptr_t *list = is_mid ? &at_hand->recent[kind - HAK_KIND_MID_FIRST] : &at_hand->list[kind];
   hak_heap_enter(cache);
+  if (HAK_UNLIKELY(cache->heap->taken_bytes >= LOOK_TAKEN_BYTES)) return_unused_kinds(cache);
   bool done = refill(cache, geometry, list);
   if (HAK_UNLIKELY(!done && hak_has_mail(cache->heap))) {
     // Memory has run out: so all mail is worth its time.
@@ -342,27 +367,11 @@ static void countdown_has_ended(struct hak_heap *heap, struct hak_slab *slab) {
   }
 }
 
-// Frees in a current slab count nothing, so that nobody learns when it is empty, and the last slab of each kind would
-// stay when the program has dropped all it had. So a heap that gives back much, and with each tick, looks for kinds
-// that are not in use any more: those that took no slab and no strip since the last look. Their slabs cease to be
-// current, and what is freed in them counts. A kind that lives on what it frees itself is taken for one of these, and
-// its next malloc brings its slab back.
-#define LOOK_BYTES ((size_t)4 * 1024 * 1024)
-
+// The same where memory is wanted back.
 static void look_for_unused_kinds(struct hak_cache *cache) {
-  struct hak_heap *heap = cache->heap;
-  heap->returned_bytes = 0;
+  cache->heap->returned_bytes = 0;
   hak_recent_return(&cache->at_hand);
-  for (size_t kind = 0; kind < HAK_KINDS; ++kind) {
-    struct hak_slab *slab = heap->bin[kind].current;
-    if (slab == NULL) continue;
-    uint16_t seen = (uint16_t)(hak_count_bits(slab->uncarved) + 1);
-    if (slab->seen == seen) {
-      hak_bin_return_current(heap, kind, &cache->at_hand.list[kind]);
-    } else {
-      slab->seen = seen;
-    }
-  }
+  return_unused_kinds(cache);
 }
 
 static void end_countdown(struct hak_cache *cache, struct hak_slab *slab) {
@@ -373,7 +382,7 @@ static void end_countdown(struct hak_cache *cache, struct hak_slab *slab) {
   if (kind >= HAK_KIND_MID_FIRST && was_awake && cache->at_hand.recent_room[kind - HAK_KIND_MID_FIRST] == 0) {
     return_recent(&cache->at_hand, kind);
   }
-  if (HAK_UNLIKELY(cache->heap->returned_bytes >= LOOK_BYTES)) look_for_unused_kinds(cache);
+  if (HAK_UNLIKELY(cache->heap->returned_bytes >= LOOK_RETURNED_BYTES)) look_for_unused_kinds(cache);
 }
 
 HAK_NOINLINE void hak_slab_countdown_and_leave(struct hak_cache *cache, struct hak_slab *slab) {

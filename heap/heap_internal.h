@@ -39,7 +39,7 @@ void hak_spares_release_oldest(struct hak_heap *heap, size_t n);
 // Notes that strips of an AWAKE or SPARSE slab have become free. What the process keeps beyond its limit goes back.
 void hak_unused_note(struct hak_heap *heap, struct hak_slab *slab);
 
-// Notes that other threads have freed blocks of a CURRENT slab.
+// Notes that a CURRENT slab has strips that hold pages for nothing, or that other threads have freed blocks of it.
 void hak_unused_note_current(struct hak_heap *heap, struct hak_slab *slab);
 
 // Notes that a slab is about to be used again, or leaves the heap.
@@ -71,6 +71,9 @@ bool hak_strip_carve(struct hak_heap *heap, struct hak_slab *slab, uintptr_t *li
 
 // Makes a slab without used blocks start anew, so that its blocks are handed out in address order.
 void hak_strip_restart(struct hak_slab *slab);
+
+// Returns the pages of uncarved strips that no block reaches into to the operating system; the number of bytes.
+size_t hak_strip_purge_uncarved(struct hak_heap *heap, struct hak_slab *slab);
 
 // The number of carved blocks.
 uint32_t hak_strip_carved_blocks(const struct hak_slab *slab);

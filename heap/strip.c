@@ -78,6 +78,7 @@ static bool take_fresh_pages(struct hak_heap *heap, const struct hak_slab *slab,
   size_t bytes = (size_t)hak_count_bits(fresh) << strip_shift(slab);
   if (!hak_limit_take(&heap->set->pool->retain.limit, bytes)) return false;
   hak_retain_took_pages(&heap->set->pool->retain, bytes, bytes);
+  heap->taken_bytes += bytes;
   return true;
 }
 
@@ -200,6 +201,12 @@ static size_t purge_strips(struct hak_heap *heap, struct hak_slab *slab, uint64_
   hak_retain_lost_pages(&heap->set->pool->retain, bytes);
   hak_limit_give_back(&heap->set->pool->retain.limit, bytes);
   return bytes;
+}
+
+size_t hak_strip_purge_uncarved(struct hak_heap *heap, struct hak_slab *slab) {
+  // A block may reach into the first one behind a strip that is carved.
+  uint64_t unused = slab->uncarved & (slab->uncarved << 1 | 1);
+  return purge_strips(heap, slab, whole_pages(heap, slab, unused) & slab->dirty);
 }
 
 // Returns the pages inside of free blocks, all but the one that holds the link. Nobody counts them: the strips stay

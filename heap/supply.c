@@ -66,6 +66,15 @@ void hak_slab_release(struct hak_heap *heap, struct hak_slab *slab) {
 // A kind that has filled so many runs since the last trim takes memory in larger steps (pool.h).
 #define HOT_RUNS 8
 
+// Gives the pages of a run back to the operating system. Whether it is zero then.
+static bool purge_run(struct hak_heap *heap, uintptr_t base, size_t bytes) {
+  struct hak_pool *pool = heap->set->pool;
+  if (!pool->os->purge((void *)base, bytes)) return false;
+  hak_retain_lost_pages(&pool->retain, bytes);
+  hak_limit_give_back(&pool->retain.limit, bytes);
+  return true;
+}
+
 struct hak_slab *hak_slab_fresh(struct hak_heap *heap, const struct hak_class *geometry) {
   struct hak_bin *bin = &heap->bin[geometry->kind];
   bool zeroed = false;
@@ -79,6 +88,8 @@ struct hak_slab *hak_slab_fresh(struct hak_heap *heap, const struct hak_class *g
     if (base == 0) return NULL;
     if (!zeroed) hak_retain_took_pages(&heap->set->pool->retain, geometry->n_slabs * HAK_SLAB_BYTES, 0);
   }
+  // Of the first run of a kind little may be used, and its pages would stay with it.
+  if (!zeroed && bin->n_fresh == 0) zeroed = purge_run(heap, base, geometry->n_slabs * HAK_SLAB_BYTES);
   ++bin->n_fresh;
 
   struct hak_slab *slab = hak_slab_at(base);

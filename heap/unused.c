@@ -30,6 +30,7 @@ static size_t purge(struct hak_heap *heap, struct hak_slab *slab) {
 
 // What a heap must have counted before it is worth a walk over its SPARSE slabs.
 #define WALK_BYTES ((size_t)4 * 1024 * 1024)
+#define WALK_BYTES_MIN ((size_t)1024 * 1024)
 
 // Purges the older half of the slabs of `kind` that the heap has counted, which lie behind the younger ones, as far as
 // *n_looks go; the number of bytes. The others may be on their way to be empty.
@@ -49,7 +50,7 @@ static size_t purge_older_half_of(struct hak_heap *heap, size_t kind, size_t *n_
 
 static size_t purge_older_half(struct hak_heap *heap) {
   size_t returned = 0;
-  size_t n_looks = HAK_KINDS;  // on average one of each; nobody else waits for it
+  size_t n_looks = HAK_DECAY_LOOKS;
   for (size_t kind = 0; kind < HAK_KINDS; ++kind) returned += purge_older_half_of(heap, kind, &n_looks);
   return returned;
 }
@@ -67,7 +68,10 @@ void hak_unused_note(struct hak_heap *heap, struct hak_slab *slab) {
   if (!slab->counted) return;
   struct hak_retain *retain = &heap->set->pool->retain;
   size_t walk_bytes = hak_min(WALK_BYTES, hak_load_relaxed(&retain->min_bytes));
-  if (heap->counted_bytes < walk_bytes || hak_retain_excess(retain) == 0) return;
+  // Of many threads that keep a little each, the excess may be all of theirs.
+  size_t excess = hak_retain_excess(retain);
+  walk_bytes = hak_min(walk_bytes, hak_max(excess, WALK_BYTES_MIN));
+  if (excess == 0 || heap->counted_bytes < walk_bytes) return;
   hak_retain_gave_back_early(retain, purge_older_half(heap));
 }
 
@@ -88,8 +92,8 @@ static size_t release_unused_of(struct hak_heap *heap, struct hak_slab *slab, si
   return returned;
 }
 
-// Returns the free strips of the current slab of `kind`, if others have freed blocks in it since the last look: what
-// the thread has at hand counts as used.
+// Returns the free strips of the current slab of `kind`, if there may be some since the last look: what the thread has
+// at hand counts as used.
 static size_t purge_current(struct hak_heap *heap, size_t kind, size_t *n_looks) {
   struct hak_slab *slab = heap->bin[kind].current;
   if (slab == NULL || !slab->purgeable || *n_looks == 0) return 0;
@@ -137,23 +141,24 @@ static size_t decay_list(struct hak_heap *heap, struct hak_slab *slab, uint64_t 
   return returned;
 }
 
-// Whether the heap's thread does not use its current slabs: else it is about to take what is free in them.
 static bool sleeps(const struct hak_heap *heap) {
   return heap->cache != NULL && hak_load_relaxed(&heap->cache->owner_id) == HAK_NO_OWNER;
 }
 
+// A thread that goes on is about to take what others have freed, so that only what it has not carved goes back.
 static size_t decay_current(struct hak_heap *heap, size_t kind, uint64_t now, size_t *n_looks) {
-  const struct hak_slab *slab = heap->bin[kind].current;
-  return slab != NULL && is_due(heap, slab, now) ? purge_current(heap, kind, n_looks) : 0;
+  struct hak_slab *slab = heap->bin[kind].current;
+  if (slab == NULL || !slab->purgeable || !is_due(heap, slab, now)) return 0;
+  if (sleeps(heap)) return purge_current(heap, kind, n_looks);
+  return hak_strip_purge_uncarved(heap, slab);
 }
 
 bool hak_heap_decay(struct hak_heap *heap, uint64_t now, size_t *n_looks) {
   if (heap->cache != NULL) hak_outbox_flush(heap->cache);
   bool drained = hak_mail_drain(heap, HAK_DRAIN_SOME);
-  bool with_current = sleeps(heap);
   size_t returned = 0;
   for (size_t kind = 0; kind < HAK_KINDS; ++kind) {
-    if (with_current) returned += decay_current(heap, kind, now, n_looks);
+    returned += decay_current(heap, kind, now, n_looks);
     returned += decay_list(heap, heap->bin[kind].slabs[HAK_SLAB_AWAKE], now, n_looks);
     returned += decay_list(heap, heap->bin[kind].slabs[HAK_SLAB_SPARSE], now, n_looks);
   }

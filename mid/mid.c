@@ -33,6 +33,15 @@ void *hak_mid_malloc(struct hak_cache *cache, size_t size) {
   return take_of_kind(cache, hak_heap_lender(cache, kind, shared_kind(kind), SHARED_BLOCKS));
 }
 
+void *hak_mid_malloc_larger(struct hak_cache *cache, size_t size) {
+  void *block = NULL;
+  for (size_t kind = hak_mid_kind(hak_max(size, HAK_MID_SIZE_MIN)) + 1; block == NULL && kind <= HAK_KIND_MID_LAST;
+       ++kind) {
+    block = take_of_kind(cache, kind);
+  }
+  return block;
+}
+
 void *hak_mid_malloc_aligned(struct hak_cache *cache, size_t size, size_t alignment) {
   if (size > HAK_MID_SIZE_MAX || alignment > HAK_MID_SIZE_MAX) return NULL;
   size_t kind = hak_mid_kind_aligned(size, alignment);

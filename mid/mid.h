@@ -29,8 +29,11 @@ extern "C" {
 // class at hand.
 void *hak_mid_malloc(struct hak_cache *cache, size_t size);
 
-// The same, aligned to `alignment`, a power of two; NULL also if that or the size is beyond what any class offers,
-// which is 16 KiB of alignment.
+// A block of any larger class, for when hak_mid_malloc has none. NULL if that has none either. Cost: a refill for each.
+void *hak_mid_malloc_larger(struct hak_cache *cache, size_t size);
+
+// As hak_mid_malloc, aligned to `alignment`, a power of two; NULL also if that or the size is beyond what any class
+// offers, which is 16 KiB of alignment.
 void *hak_mid_malloc_aligned(struct hak_cache *cache, size_t size, size_t alignment);
 
 // Frees a block of this tier, whichever thread it came from. Misuse stops the program.

@@ -306,8 +306,8 @@ TEST_F(Limit, BlocksBehindPurgedSlabsAreHandedOut) {
     }
   }
   for (size_t i = n / 2; i < n; ++i) {
-    const size_t in_slab = reinterpret_cast<uintptr_t>(blocks[i]) % (64 * kKiB);
-    if (in_slab >= 16 * kKiB && in_slab < 36 * kKiB) {
+    const size_t in_slab = reinterpret_cast<uintptr_t>(blocks[i]) % (256 * kKiB);
+    if (in_slab >= 64 * kKiB && in_slab < 144 * kKiB) {
       hak_free(blocks[i]);
     } else {
       Chain(blocks[i], &left);
@@ -315,7 +315,7 @@ TEST_F(Limit, BlocksBehindPurgedSlabsAreHandedOut) {
   }
   hak_trim(0);
   for (size_t size : {kMiB, 64 * kKiB, 36 * kKiB, size_t{1000}}) (void)Fill(size, &left);
-  EXPECT_GE(Fill(64, &left, n_free * 64), n_free - 2 * 1023) << "those of two slabs are current, or in a sleeping one";
+  EXPECT_GE(Fill(64, &left, n_free * 64), n_free - 2 * 4095) << "those of two slabs are current, or in a sleeping one";
   ExpectWithin(kLimit);
   FreeAll(&left);
 }

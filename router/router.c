@@ -61,8 +61,15 @@ static struct hak_ace_cache *ace_cache(void) {
   return &hak_thread_ace_cache;
 }
 
+// Where address space has run out, a class may have blocks while a smaller one finds no run for its first.
+static HAK_COLD void *malloc_larger_block(struct hak_process *process, struct hak_cache *cache, size_t size) {
+  bool is_tiny = size <= HAK_TINY_SIZE_MAX && process->config.tiny_use_superslab;
+  void *p = is_tiny ? hak_tiny_malloc_larger(cache, size) : NULL;
+  return p != NULL ? p : hak_mid_malloc_larger(cache, size);
+}
+
 // The tiers that work on the thread's cache. `alignment` is a power of two.
-static void *malloc_block(struct hak_process *process, size_t size, size_t alignment) {
+static void *malloc_block(struct hak_process *process, size_t size, size_t alignment, bool last_resort) {
   struct hak_cache *cache = &hak_thread_cache;
   if (size > HAK_MID_SIZE_MAX || alignment > HAK_MID_SIZE_MAX) return NULL;
   // A thread that has passed its end borrows a heap for each call.
@@ -79,6 +86,9 @@ static void *malloc_block(struct hak_process *process, size_t size, size_t align
   if (p == NULL) {
     p = alignment <= HAK_BLOCK_ALIGNMENT ? hak_mid_malloc(cache, size) : hak_mid_malloc_aligned(cache, size, alignment);
   }
+  if (HAK_UNLIKELY(p == NULL && last_resort && alignment <= HAK_BLOCK_ALIGNMENT)) {
+    p = malloc_larger_block(process, cache, size);
+  }
   if (HAK_UNLIKELY(borrowed)) hak_heap_detach(cache);
   return p;
 }
@@ -88,7 +98,7 @@ static void *malloc_block(struct hak_process *process, size_t size, size_t align
 // are refused only for what Huge has cached.
 static void *malloc_tiers(struct hak_process *process, size_t size, size_t alignment, bool *zeroed, bool last_resort) {
   if (zeroed != NULL) *zeroed = false;
-  void *p = malloc_block(process, size, alignment);
+  void *p = malloc_block(process, size, alignment, last_resort);
   if (HAK_LIKELY(p != NULL)) return p;
   bool is_ace = size < HAK_HUGE_SIZE_MIN && alignment <= HAK_ACE_MAX_ALIGNMENT && process->config.ace_enabled;
   if (is_ace) p = hak_ace_malloc(&process->ace, ace_cache(), size, alignment, zeroed);

@@ -135,11 +135,14 @@ static bool is_small(const struct hak_pool *pool) {
 
 // Huge pages are not to inflate a small process, nor many threads that each have a little of many kinds, whatever the
 // system's setting: of the run of such a kind, which is a part of a SuperSlab, most may never be touched.
-static void choose_page_size(const struct hak_pool *pool, uintptr_t base, size_t bytes, bool will_be_used)
+static void choose_page_size_locked(struct hak_pool *pool, uintptr_t base, size_t count, bool will_be_used)
     HAK_REQUIRES(pool->lock) {
   enum hak_thp thp = (enum hak_thp)hak_load_relaxed(&pool->thp);
   if (thp == HAK_THP_AUTO && will_be_used && !is_small(pool)) return;
-  pool->os->huge_pages((void *)base, bytes, thp == HAK_THP_ALWAYS);
+  pool->os->huge_pages((void *)base, count * HAK_SUPERSLAB_BYTES, thp == HAK_THP_ALWAYS);
+  for (size_t i = 0; i < count; ++i) {
+    hak_superslab_descriptor(base + i * HAK_SUPERSLAB_BYTES)->refuses_huge_pages = thp != HAK_THP_ALWAYS;
+  }
 }
 
 static bool grow_locked(struct hak_pool *pool, size_t count, bool will_be_used, uint64_t now) HAK_REQUIRES(pool->lock) {
@@ -154,7 +157,7 @@ static bool grow_locked(struct hak_pool *pool, size_t count, bool will_be_used, 
   }
   hak_poison((void *)base, bytes);
   pool->last_mapped = base;
-  choose_page_size(pool, base, bytes, will_be_used);
+  choose_page_size_locked(pool, base, count, will_be_used);
   return true;
 }
 
@@ -195,8 +198,8 @@ static bool wants_huge_page(const struct hak_pool *pool) {
 
 // Not under the lock, since it takes as long as some hundred faults. Who takes other slabs of it meanwhile may touch
 // them: the kernel keeps what it finds.
-static void populate(struct hak_pool *pool, uintptr_t superslab) {
-  bool huge = wants_huge_page(pool);
+static void populate(struct hak_pool *pool, uintptr_t superslab, bool may_be_huge) {
+  bool huge = may_be_huge && wants_huge_page(pool);
   uint64_t start = pool->os->thread_ns();
   if (!pool->os->populate((void *)superslab, HAK_SUPERSLAB_BYTES, huge)) {
     hak_store_relaxed(&pool->cannot_populate, true);
@@ -346,9 +349,10 @@ uintptr_t hak_pool_acquire(struct hak_pool *pool, size_t n_slabs, bool hot, bool
   bool populates = superslab != NULL && takes_for_populating_locked(pool, superslab, hot);
   if (populates) set_maps(pool, superslab, HAK_SUPERSLAB_ALL_FREE, HAK_SUPERSLAB_ALL_FREE, now);
   uintptr_t base = superslab == NULL ? 0 : take_locked(pool, superslab, n_slabs, zeroed, now);
+  bool may_be_huge = populates && !superslab->refuses_huge_pages;
   tick_locked(pool, now);
   hak_pool_unlock(pool);
-  if (populates) populate(pool, hak_round_down(base, HAK_SUPERSLAB_BYTES));
+  if (populates) populate(pool, hak_round_down(base, HAK_SUPERSLAB_BYTES), may_be_huge);
   return base;
 }
 

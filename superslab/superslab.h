@@ -25,9 +25,10 @@ extern "C" {
 //   dirty_map != 0, or all free <=> in the pool's list of unused SuperSlabs
 struct hak_superslab {
   uintptr_t base;
-  uint32_t free_map;   // bit i: slab i is free
-  uint32_t dirty_map;  // bit i: slab i is free and may hold pages
-  uint64_t used_ms;    // unused: when a slab was last taken or freed
+  uint32_t free_map;      // bit i: slab i is free
+  uint32_t dirty_map;     // bit i: slab i is free and may hold pages
+  uint64_t used_ms : 63;  // unused: when a slab was last taken or freed
+  bool refuses_huge_pages : 1;
   struct hak_superslab *next, *prev;
   struct hak_superslab *younger, *older;  // unused
 };

@@ -29,6 +29,14 @@ void *hak_tiny_malloc(struct hak_cache *cache, size_t size) {
   return HAK_LIKELY(block != NULL) ? block : hak_tiny_malloc_slow(cache, size);
 }
 
+void *hak_tiny_malloc_larger(struct hak_cache *cache, size_t size) {
+  void *block = NULL;
+  for (size_t kind = hak_tiny_kind(size) + 1; block == NULL && kind <= HAK_KIND_TINY_LAST; ++kind) {
+    block = take_of_kind(cache, kind);
+  }
+  return block;
+}
+
 void *hak_tiny_malloc_aligned(struct hak_cache *cache, size_t size, size_t alignment) {
   return take_of_kind(cache, hak_tiny_kind_aligned(size, alignment));  // and none is borrowed
 }

@@ -35,7 +35,11 @@ extern "C" {
 // new slab.
 void *hak_tiny_malloc(struct hak_cache *cache, size_t size);
 
-// The same, aligned to `alignment`, a power of two from 16 to HAK_TINY_SIZE_MAX.
+// A block of any larger class, for when hak_tiny_malloc has none. NULL if that has none either. Cost: a refill for
+// each.
+void *hak_tiny_malloc_larger(struct hak_cache *cache, size_t size);
+
+// As hak_tiny_malloc, aligned to `alignment`, a power of two from 16 to HAK_TINY_SIZE_MAX.
 void *hak_tiny_malloc_aligned(struct hak_cache *cache, size_t size, size_t alignment);
 
 // Frees a block of this tier, whichever thread it came from. Misuse stops the program.
