@@ -85,6 +85,7 @@ static void enter_state(struct hak_heap *heap, struct hak_slab *slab, enum hak_s
 static struct hak_heap *wake(struct hak_heap *heap, struct hak_slab *slab) {
   uint32_t n_uncarved = slab->uncarved == 0 ? 0 : slab->n_blocks - hak_strip_carved_blocks(slab);
   uint32_t n_used = hak_slab_used(slab) - n_uncarved;
+  hak_unused_forget(heap, slab);
   hak_bin_unlink(heap, slab);
   if (hak_load_relaxed(&heap->orphan) != 0) {
     // Nobody would find it in an orphan's bin.
@@ -137,12 +138,17 @@ static bool fill_list(struct hak_slab *slab, uintptr_t *list) {
   return true;
 }
 
+// Whether strips that are not carved hold pages, which is what huge pages are for where they are always wanted.
+static bool holds_pages_for_nothing(const struct hak_heap *heap, const struct hak_slab *slab) {
+  return (slab->uncarved & slab->dirty) != 0 && hak_load_relaxed(&heap->set->pool->thp) != HAK_THP_ALWAYS;
+}
+
 static void make_current(struct hak_heap *heap, struct hak_slab *slab) {
   hak_unused_forget(heap, slab);
   slab->seen = 0;
   if (hak_slab_used(slab) == 0) hak_strip_restart(slab);
   slab->state = HAK_SLAB_CURRENT;
-  if ((slab->uncarved & slab->dirty) != 0) hak_unused_note_current(heap, slab);
+  if (holds_pages_for_nothing(heap, slab)) hak_unused_note_current(heap, slab);
   slab->countdown = HAK_COUNTDOWN_NEVER;
   heap->bin[slab->kind].current = slab;
 }
@@ -163,6 +169,7 @@ void hak_bin_return_current(struct hak_heap *heap, size_t kind, uintptr_t *list)
   }
   *list = 0;
   bin->current = NULL;
+  hak_unused_forget(heap, slab);
 
   uint32_t n_used = hak_strip_carved_blocks(slab) - n_free;
   slab->seen = 0;
@@ -219,6 +226,13 @@ static struct hak_slab *next_slab(struct hak_heap *heap, const struct hak_class 
 // Puts the current slab, which has no free block, into the state that this means.
 static void set_aside(struct hak_heap *heap, struct hak_slab *slab) {
   hak_unused_forget(heap, slab);
+  if (slab->uncarved == hak_kind_strips_all(slab->kind)) {
+    // A visitor has given back all of it.
+    enter_state(heap, slab, HAK_SLAB_SPARSE, 0);
+    hak_slab_emptied(heap, slab);
+    return;
+  }
+  if (holds_pages_for_nothing(heap, slab)) hak_unused_note_current(heap, slab);
   enter_state(heap, slab, slab->uncarved == 0 ? HAK_SLAB_ASLEEP : HAK_SLAB_PARTLY_CARVED, slab->n_blocks);
 }
 

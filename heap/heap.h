@@ -64,10 +64,11 @@ struct hak_heap {
   struct hak_slab_remote *opened_mail;  // taken out of `mail`, and not collected yet
   size_t counted_bytes;                 // the heap's part of the unused memory of the process (slab.h, counted)
   size_t returned_bytes;                // given back since the last look for kinds that are not in use any more
-  size_t taken_bytes;                   // of pages that were touched for the first time, since the same
+  size_t taken_bytes;                   // of fresh pages that were carved, since the last look of any reason
   uint32_t id;
   uint32_t n_spares;
   uint32_t least_spares;             // since decayed_ms
+  bool takes_no_runs;                // only what it has is asked for
   uint64_t decayed_ms;               // atomic; by the owner or a visitor
   uint64_t ticked_ms;                // by the owner
   uintptr_t spare[HAK_HEAP_SPARES];  // a run's base, and in its low bits its slabs; the oldest first
@@ -147,10 +148,9 @@ void hak_heap_tick(struct hak_cache *cache);
 // other threads.
 bool hak_heap_set_tick(struct hak_heap_set *set, const struct hak_cache *cache);
 
-// Does what hak_heap_trim does, but for the slabs that malloc takes from and recent blocks, for all other heaps, one
-// after the other; `cache` is the calling thread's, or NULL. A heap whose thread is just then at work on it is left
-// out. Other threads wait some milliseconds at most, while their own heap is visited. Cost: what is returned, and a
-// system call for each heap.
+// Does what hak_heap_trim does, but for what threads have at hand, for all other heaps, one after the other; `cache` is
+// the calling thread's, or NULL. A heap whose thread is just then at work on it is left out. Other threads wait some
+// milliseconds at most, while their own heap is visited. Cost: what is returned, and a system call for each heap.
 size_t hak_heap_set_trim(struct hak_heap_set *set, const struct hak_cache *cache);
 
 // For fork. Before: waits until no thread but the calling one is at work on its heap, and takes the set's locks. After:

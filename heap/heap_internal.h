@@ -39,7 +39,8 @@ void hak_spares_release_oldest(struct hak_heap *heap, size_t n);
 // Notes that strips of an AWAKE or SPARSE slab have become free. What the process keeps beyond its limit goes back.
 void hak_unused_note(struct hak_heap *heap, struct hak_slab *slab);
 
-// Notes that a CURRENT slab has strips that hold pages for nothing, or that other threads have freed blocks of it.
+// Notes that a CURRENT or PARTLY_CARVED slab has strips that hold pages for nothing, or that other threads have freed
+// blocks of a CURRENT one.
 void hak_unused_note_current(struct hak_heap *heap, struct hak_slab *slab);
 
 // Notes that a slab is about to be used again, or leaves the heap.

@@ -128,7 +128,7 @@ struct hak_slab {
   struct hak_slab *next, *prev;  // the owner's list of this kind and state
   uint64_t dirty;                // bit per strip
   uint32_t purgeable_ms;         // since when it is (the low bits of the clock)
-  bool purgeable : 1;            // strips may have become free since the last look; CURRENT: hak_unused_note_current
+  bool purgeable : 1;            // strips may have become free since the last look; else hak_unused_note_current
   bool counted : 1;              // purgeable and SPARSE: the dirty strips count as unused memory of the process
   unsigned char reserved[51];
 };

@@ -35,7 +35,7 @@ static size_t strips_per_carve(const struct hak_heap *heap, const struct hak_sla
     n = hak_max(n, hak_round_up(hak_min(bytes, CARVE_BYTES_MAX), (size_t)1 << strip_shift(slab)) >> strip_shift(slab));
     // What holds pages already is touched for less.
     size_t n_dirty = hak_count_low_bits(slab->dirty >> first);
-    n = hak_max(n, hak_min(n_dirty, bytes >> strip_shift(slab)));
+    n = hak_round_up(hak_max(n, hak_min(n_dirty, bytes >> strip_shift(slab))), strips_per_page(heap, slab));
   }
   return hak_min(n, n_uncarved);
 }

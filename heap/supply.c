@@ -66,30 +66,38 @@ void hak_slab_release(struct hak_heap *heap, struct hak_slab *slab) {
 // A kind that has filled so many runs since the last trim takes memory in larger steps (pool.h).
 #define HOT_RUNS 8
 
-// Gives the pages of a run back to the operating system. Whether it is zero then.
-static bool purge_run(struct hak_heap *heap, uintptr_t base, size_t bytes) {
+// Of the first run of a kind little may be used, and its pages would stay with it. Whether they went back to the
+// operating system, so that the run is zero.
+static bool purge_first_run(struct hak_heap *heap, const struct hak_class *geometry, uintptr_t base) {
   struct hak_pool *pool = heap->set->pool;
-  if (!pool->os->purge((void *)base, bytes)) return false;
-  hak_retain_lost_pages(&pool->retain, bytes);
-  hak_limit_give_back(&pool->retain.limit, bytes);
+  bool is_first = heap->bin[geometry->kind].n_fresh == 0;
+  if (!is_first || hak_load_relaxed(&pool->thp) == HAK_THP_ALWAYS) return false;
+  if (!pool->os->purge((void *)base, geometry->n_slabs * HAK_SLAB_BYTES)) return false;
+  hak_limit_give_back(&pool->retain.limit, geometry->n_slabs * HAK_SLAB_BYTES);
   return true;
 }
 
 struct hak_slab *hak_slab_fresh(struct hak_heap *heap, const struct hak_class *geometry) {
+  if (heap->takes_no_runs) return NULL;
   struct hak_bin *bin = &heap->bin[geometry->kind];
+  struct hak_retain *retain = &heap->set->pool->retain;
   bool zeroed = false;
   uintptr_t base = take_spare(heap, geometry->n_slabs);
+  size_t counted_bytes = base != 0 ? geometry->n_slabs * HAK_SLAB_BYTES : 0;
   if (base == 0) {
     // Address space without pages would be of no use.
     size_t strip_bytes = (size_t)1 << hak_kind_strip_shift(geometry->kind);
-    if (hak_limit_refuses(&heap->set->pool->retain.limit, strip_bytes)) return NULL;
+    if (hak_limit_refuses(&retain->limit, strip_bytes)) return NULL;
     bool hot = bin->n_fresh >= HOT_RUNS && !heap->set->diet;
     base = hak_pool_acquire(heap->set->pool, geometry->n_slabs, hot, &zeroed);
     if (base == 0) return NULL;
-    if (!zeroed) hak_retain_took_pages(&heap->set->pool->retain, geometry->n_slabs * HAK_SLAB_BYTES, 0);
   }
-  // Of the first run of a kind little may be used, and its pages would stay with it.
-  if (!zeroed && bin->n_fresh == 0) zeroed = purge_run(heap, base, geometry->n_slabs * HAK_SLAB_BYTES);
+  if (!zeroed) zeroed = purge_first_run(heap, geometry, base);
+  if (zeroed) {
+    hak_retain_lost_pages(retain, counted_bytes);
+  } else if (counted_bytes == 0) {
+    hak_retain_took_pages(retain, geometry->n_slabs * HAK_SLAB_BYTES, 0);
+  }
   ++bin->n_fresh;
 
   struct hak_slab *slab = hak_slab_at(base);

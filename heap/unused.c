@@ -104,10 +104,26 @@ static size_t purge_current(struct hak_heap *heap, size_t kind, size_t *n_looks)
   return bytes;
 }
 
+static size_t purge_uncarved(struct hak_heap *heap, struct hak_slab *slab) {
+  size_t bytes = hak_strip_purge_uncarved(heap, slab);
+  heap->returned_bytes += bytes;
+  return bytes;
+}
+
+// The same of a PARTLY_CARVED slab, of which no more is looked at: blocks that are not carved count as used there.
+static size_t purge_partly_carved(struct hak_heap *heap, struct hak_slab *slab, size_t *n_looks) {
+  if (!slab->purgeable || *n_looks == 0) return 0;
+  --*n_looks;
+  slab->purgeable = false;
+  return purge_uncarved(heap, slab);
+}
+
 size_t hak_heap_release_unused(struct hak_heap *heap, size_t *n_looks) {
   size_t returned = 0;
   for (size_t kind = 0; kind < HAK_KINDS; ++kind) {
     returned += purge_current(heap, kind, n_looks);
+    struct hak_slab *slab = heap->bin[kind].slabs[HAK_SLAB_PARTLY_CARVED];
+    for (; slab != NULL; slab = slab->next) returned += purge_partly_carved(heap, slab, n_looks);
     returned += release_unused_of(heap, heap->bin[kind].slabs[HAK_SLAB_AWAKE], n_looks);
     returned += release_unused_of(heap, heap->bin[kind].slabs[HAK_SLAB_SPARSE], n_looks);
     heap->bin[kind].n_fresh = 0;
@@ -148,9 +164,11 @@ static bool sleeps(const struct hak_heap *heap) {
 // A thread that goes on is about to take what others have freed, so that only what it has not carved goes back.
 static size_t decay_current(struct hak_heap *heap, size_t kind, uint64_t now, size_t *n_looks) {
   struct hak_slab *slab = heap->bin[kind].current;
-  if (slab == NULL || !slab->purgeable || !is_due(heap, slab, now)) return 0;
+  if (slab == NULL || !slab->purgeable || !is_due(heap, slab, now) || *n_looks == 0) return 0;
   if (sleeps(heap)) return purge_current(heap, kind, n_looks);
-  return hak_strip_purge_uncarved(heap, slab);
+  --*n_looks;
+  slab->purgeable_ms = (uint32_t)now;
+  return purge_uncarved(heap, slab);
 }
 
 bool hak_heap_decay(struct hak_heap *heap, uint64_t now, size_t *n_looks) {
@@ -158,7 +176,12 @@ bool hak_heap_decay(struct hak_heap *heap, uint64_t now, size_t *n_looks) {
   bool drained = hak_mail_drain(heap, HAK_DRAIN_SOME);
   size_t returned = 0;
   for (size_t kind = 0; kind < HAK_KINDS; ++kind) {
-    returned += decay_current(heap, kind, now, n_looks);
+    // Nobody has counted these as unused.
+    (void)decay_current(heap, kind, now, n_looks);
+    struct hak_slab *slab = heap->bin[kind].slabs[HAK_SLAB_PARTLY_CARVED];
+    for (; slab != NULL; slab = slab->next) {
+      if (is_due(heap, slab, now)) (void)purge_partly_carved(heap, slab, n_looks);
+    }
     returned += decay_list(heap, heap->bin[kind].slabs[HAK_SLAB_AWAKE], now, n_looks);
     returned += decay_list(heap, heap->bin[kind].slabs[HAK_SLAB_SPARSE], now, n_looks);
   }

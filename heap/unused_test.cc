@@ -405,6 +405,39 @@ TEST_F(Heap, TheFirstRunOfAKindHoldsNoPagesThatItDoesNotUse) {
   thread.Free(p);
 }
 
+TEST_F(Heap, RunsKeepTheirPagesWhereHugePagesAreAlwaysWanted) {
+  pool_.thp = HAK_THP_ALWAYS;
+  Thread thread(&heaps_);
+  void *p = thread.Malloc(kKind);
+  for (int i = 0; i < 3; ++i) {
+    hak_os_fake_advance_ms(HAK_POOL_PURGE_DELAY_MS / 2);
+    void *used = thread.Malloc(kKind + 1);  // or the rest of the SuperSlab is purged
+    thread.Free(used);
+    hak_heap_tick(&thread.cache);
+  }
+  EXPECT_EQ(SlabOf(p)->dirty, hak_kind_strips_all(kKind));
+  thread.Free(p);
+}
+
+TEST_F(Heap, WhatIsNotCarvedOfASlabThatWasSetAsideGoesBackToo) {
+  Thread thread(&heaps_);
+  MakeSpares(&thread);
+  std::vector<void *> blocks = thread.MallocMany(kKind + 1, ClassOf(kKind + 1).n_blocks + 1);
+  const hak_slab *slab = SlabOf(blocks.back());
+  while (!hak_list_is_empty(thread.cache.at_hand.list[kKind + 1])) blocks.push_back(thread.Malloc(kKind + 1));
+  for (size_t i = 0; i < ClassOf(kKind + 1).n_blocks / 2; ++i) {
+    thread.Free(blocks[i]);
+  }
+  blocks.erase(blocks.begin(), blocks.begin() + ClassOf(kKind + 1).n_blocks / 2);
+  blocks.push_back(thread.Malloc(kKind + 1));
+  ASSERT_EQ(slab->state, HAK_SLAB_PARTLY_CARVED);
+  ASSERT_EQ(slab->dirty, hak_kind_strips_all(kKind + 1));
+  hak_heap_set_trim(&heaps_, nullptr);
+  EXPECT_EQ(slab->state, HAK_SLAB_PARTLY_CARVED);
+  EXPECT_EQ(hak_count_bits(slab->dirty & slab->uncarved), 1u);
+  thread.FreeAll(blocks);
+}
+
 TEST_F(Heap, WhatIsNotCarvedOfARunThatHoldsPagesGoesBackAfterTheDecayTime) {
   for (bool is_visited : {false, true}) {
     SCOPED_TRACE(is_visited);

@@ -119,6 +119,25 @@ TEST_F(Visit, ATickReturnsWhatOthersFreedInASleepingThreadsCurrentSlab) {
   sleeper.FreeAll({all.begin(), all.end()});
 }
 
+TEST_F(Visit, ACurrentSlabThatAVisitorHasEmptiedIsEmptyWhenItIsSetAside) {
+  Thread sleeper(&heaps_);
+  Thread visitor(&heaps_);
+  std::vector<void *> first = sleeper.MallocSlab(kKind);
+  std::vector<void *> second = sleeper.MallocSlab(kKind);
+  const hak_slab *slab = SlabOf(second[0]);
+  ASSERT_EQ(slab->state, HAK_SLAB_CURRENT);
+  for (size_t i = 0; i < first.size() / 2; ++i) sleeper.Free(first[i]);
+  first.erase(first.begin(), first.begin() + static_cast<ptrdiff_t>(first.size() / 2));
+  visitor.FreeAll(second);
+  hak_heap_flush(&visitor.cache);
+  hak_heap_set_trim(&heaps_, &visitor.cache);
+  ASSERT_EQ(slab->dirty, 0u);
+  first.push_back(sleeper.Malloc(kKind));
+  EXPECT_EQ(slab->state, HAK_SLAB_SPARSE);
+  EXPECT_EQ(hak_slab_used(slab), 0u);
+  sleeper.FreeAll(first);
+}
+
 // Of each page, the thread itself has freed one block.
 TEST_F(Visit, WhatAThreadHasAtHandStays) {
   for (uint32_t kind : {kKind, uint32_t{HAK_KIND_MID_FIRST}}) {

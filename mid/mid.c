@@ -33,12 +33,14 @@ void *hak_mid_malloc(struct hak_cache *cache, size_t size) {
   return take_of_kind(cache, hak_heap_lender(cache, kind, shared_kind(kind), SHARED_BLOCKS));
 }
 
-void *hak_mid_malloc_larger(struct hak_cache *cache, size_t size) {
+void *hak_mid_malloc_any(struct hak_cache *cache, size_t size) {
   void *block = NULL;
-  for (size_t kind = hak_mid_kind(hak_max(size, HAK_MID_SIZE_MIN)) + 1; block == NULL && kind <= HAK_KIND_MID_LAST;
+  cache->heap->takes_no_runs = true;
+  for (size_t kind = hak_mid_kind(hak_max(size, HAK_MID_SIZE_MIN)); block == NULL && kind <= HAK_KIND_MID_LAST;
        ++kind) {
     block = take_of_kind(cache, kind);
   }
+  cache->heap->takes_no_runs = false;
   return block;
 }
 

@@ -62,10 +62,10 @@ static struct hak_ace_cache *ace_cache(void) {
 }
 
 // Where address space has run out, a class may have blocks while a smaller one finds no run for its first.
-static HAK_COLD void *malloc_larger_block(struct hak_process *process, struct hak_cache *cache, size_t size) {
+static HAK_COLD void *malloc_any_block(struct hak_process *process, struct hak_cache *cache, size_t size) {
   bool is_tiny = size <= HAK_TINY_SIZE_MAX && process->config.tiny_use_superslab;
-  void *p = is_tiny ? hak_tiny_malloc_larger(cache, size) : NULL;
-  return p != NULL ? p : hak_mid_malloc_larger(cache, size);
+  void *p = is_tiny ? hak_tiny_malloc_any(cache, size) : NULL;
+  return p != NULL ? p : hak_mid_malloc_any(cache, size);
 }
 
 // The tiers that work on the thread's cache. `alignment` is a power of two.
@@ -87,7 +87,7 @@ static void *malloc_block(struct hak_process *process, size_t size, size_t align
     p = alignment <= HAK_BLOCK_ALIGNMENT ? hak_mid_malloc(cache, size) : hak_mid_malloc_aligned(cache, size, alignment);
   }
   if (HAK_UNLIKELY(p == NULL && last_resort && alignment <= HAK_BLOCK_ALIGNMENT)) {
-    p = malloc_larger_block(process, cache, size);
+    p = malloc_any_block(process, cache, size);
   }
   if (HAK_UNLIKELY(borrowed)) hak_heap_detach(cache);
   return p;

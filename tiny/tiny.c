@@ -29,11 +29,13 @@ void *hak_tiny_malloc(struct hak_cache *cache, size_t size) {
   return HAK_LIKELY(block != NULL) ? block : hak_tiny_malloc_slow(cache, size);
 }
 
-void *hak_tiny_malloc_larger(struct hak_cache *cache, size_t size) {
+void *hak_tiny_malloc_any(struct hak_cache *cache, size_t size) {
   void *block = NULL;
-  for (size_t kind = hak_tiny_kind(size) + 1; block == NULL && kind <= HAK_KIND_TINY_LAST; ++kind) {
+  cache->heap->takes_no_runs = true;
+  for (size_t kind = hak_tiny_kind(hak_max(size, 1)); block == NULL && kind <= HAK_KIND_TINY_LAST; ++kind) {
     block = take_of_kind(cache, kind);
   }
+  cache->heap->takes_no_runs = false;
   return block;
 }
 

@@ -35,9 +35,9 @@ extern "C" {
 // new slab.
 void *hak_tiny_malloc(struct hak_cache *cache, size_t size);
 
-// A block of any larger class, for when hak_tiny_malloc has none. NULL if that has none either. Cost: a refill for
-// each.
-void *hak_tiny_malloc_larger(struct hak_cache *cache, size_t size);
+// A block of the size's class or of any larger one, out of the slabs that the heap has, for when hak_tiny_malloc finds
+// no run. NULL if there is none. Cost: a refill for each class.
+void *hak_tiny_malloc_any(struct hak_cache *cache, size_t size);
 
 // As hak_tiny_malloc, aligned to `alignment`, a power of two from 16 to HAK_TINY_SIZE_MAX.
 void *hak_tiny_malloc_aligned(struct hak_cache *cache, size_t size, size_t alignment);
