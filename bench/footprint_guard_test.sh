@@ -30,7 +30,7 @@ at_most ratio 1.10 peak all-classes 0.1
 at_most mappings 200 peak all-classes 0.1
 at_most rss 0.5 trimmed all-classes 0.1
 at_most ratio 1.10 peak peak-empty 0.25
-at_most rss 5.5 freed peak-empty 0.25
+at_most rss 4.5 freed peak-empty 0.25
 at_most rss 0.5 trimmed peak-empty 0.25
 at_most rss 31 freed peak-sparse 0.25
 at_most rss 1.6 'threads ended' short-threads 1

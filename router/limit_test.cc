@@ -315,7 +315,7 @@ TEST_F(Limit, BlocksBehindPurgedSlabsAreHandedOut) {
   }
   hak_trim(0);
   for (size_t size : {kMiB, 64 * kKiB, 36 * kKiB, size_t{1000}}) (void)Fill(size, &left);
-  EXPECT_GE(Fill(64, &left, n_free * 64), n_free - 2 * 4095) << "those of two slabs are current, or in a sleeping one";
+  EXPECT_GE(Fill(64, &left, n_free * 64), n_free - 2 * 1023) << "those of two slabs are current, or in a sleeping one";
   ExpectWithin(kLimit);
   FreeAll(&left);
 }
