@@ -220,6 +220,24 @@ class BlockTierTest : public HeapTest {
     }
   }
 
+  // The largest class has a run, the smaller ones take what runs there are, and the next finds none.
+  void ExpectALargerClassServesWhereThereIsNoRun(void *(*malloc_any)(hak_cache *cache, size_t size)) {
+    void *large = Malloc(tier_.size_max);
+    hak_os_fake_fail(HAK_OS_FAKE_MAP, 1, SIZE_MAX);
+    std::vector<void *> blocks = {large};
+    size_t size = tier_.size_min;
+    while (void *p = Malloc(size)) {
+      blocks.push_back(p);
+      size = UsableBytes(p) + 1;
+    }
+    ASSERT_LT(size, tier_.size_max);
+    blocks.push_back(malloc_any(&cache_, size));
+    ASSERT_NE(blocks.back(), nullptr);
+    EXPECT_EQ(KindOf(blocks.back()), KindOf(large));
+    hak_os_fake_succeed();
+    for (void *p : blocks) Free(p);
+  }
+
   // A random program, in which every byte that may be used is used.
   void ExpectBlocksThatNeverOverlap(unsigned seed) {
     std::mt19937 random(seed);

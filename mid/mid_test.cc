@@ -8,7 +8,6 @@
 #include <vector>
 
 #include "heap/test_heap.h"
-#include "platform/os_fake.h"
 
 namespace {
 
@@ -80,20 +79,7 @@ TEST_F(Mid, AnAlignedRequestGetsTheSmallestKindThatHasTheAlignment) {
 }
 
 TEST_F(Mid, ALargerClassServesASizeForWhichThereIsNoRun) {
-  void *large = Malloc(HAK_MID_SIZE_MAX);
-  hak_os_fake_fail(HAK_OS_FAKE_MAP, 1, SIZE_MAX);
-  std::vector<void *> blocks = {large};
-  size_t size = HAK_MID_SIZE_MIN;
-  while (void *p = Malloc(size)) {
-    blocks.push_back(p);
-    size = UsableBytes(p) + 1;
-  }
-  ASSERT_LT(size, HAK_MID_SIZE_MAX);
-  blocks.push_back(hak_mid_malloc_any(&cache_, size));
-  ASSERT_NE(blocks.back(), nullptr);
-  EXPECT_EQ(KindOf(blocks.back()), KindOf(large));
-  hak_os_fake_succeed();
-  for (void *p : blocks) Free(p);
+  ExpectALargerClassServesWhereThereIsNoRun(hak_mid_malloc_any);
 }
 
 TEST_F(Mid, RefusesWhatNoClassOffers) {

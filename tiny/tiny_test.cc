@@ -9,7 +9,6 @@
 #include <vector>
 
 #include "heap/test_heap.h"
-#include "platform/os_fake.h"
 #include "tiny/tiny_inline.h"
 
 namespace {
@@ -34,20 +33,7 @@ class Tiny : public hak_test::BlockTierTest {
 TEST_F(Tiny, KindsAndSizesAgree) { ExpectConsistentKinds(); }
 
 TEST_F(Tiny, ALargerClassServesASizeForWhichThereIsNoRun) {
-  void *large = Malloc(HAK_TINY_SIZE_MAX);
-  hak_os_fake_fail(HAK_OS_FAKE_MAP, 1, SIZE_MAX);
-  std::vector<void *> blocks = {large};
-  size_t size = 16;
-  while (void *p = Malloc(size)) {
-    blocks.push_back(p);
-    size += 16;
-  }
-  ASSERT_LT(size, HAK_TINY_SIZE_MAX);
-  blocks.push_back(hak_tiny_malloc_any(&cache_, size));
-  ASSERT_NE(blocks.back(), nullptr);
-  EXPECT_EQ(KindOf(blocks.back()), KindOf(large));
-  hak_os_fake_succeed();
-  for (void *p : blocks) Free(p);
+  ExpectALargerClassServesWhereThereIsNoRun(hak_tiny_malloc_any);
 }
 
 TEST_F(Tiny, KindsOfSizesThatAreNotTinysAreNotTinys) {
