@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -195,7 +196,7 @@ void PrintTo(const Load &load, std::ostream *out) {
 
 class OneWay : public testing::TestWithParam<Load> {};
 
-TEST_P(OneWay, AnAllocatingAndAFreeingThreadKeepMemoryBelowOneAndAHalfTimesTheLiveSize) {
+TEST_P(OneWay, AnAllocatingAndAFreeingThreadKeepMemoryBelowOnePointFourTimesTheLiveSize) {
   constexpr size_t kBatches = 8;
   constexpr size_t kRounds = 80;  // all blocks are replaced nine times
   const Load load = GetParam();
@@ -214,6 +215,8 @@ TEST_P(OneWay, AnAllocatingAndAFreeingThreadKeepMemoryBelowOneAndAHalfTimesTheLi
   malloc_trim(0);
   const size_t before = ResidentBytes();
   size_t highest = before;
+  // Between two measurements a batch more may be live: the allocating thread is mostly ahead of the freeing one.
+  std::atomic<size_t> live_bytes = 0;
   size_t most_live_bytes = 0;
   std::thread allocating([&] {
     std::mt19937_64 random(7);
@@ -228,32 +231,30 @@ TEST_P(OneWay, AnAllocatingAndAFreeingThreadKeepMemoryBelowOneAndAHalfTimesTheLi
         memset(block.start, static_cast<int>(round), size);
         batches[round % kBatches].push_back(block);
         bytes += size;
+        most_live_bytes = std::max(most_live_bytes, live_bytes += LiveBytes(size));
       }
     }
   });
   size_t n_broken = 0;
   for (size_t round = 0; round < kRounds; ++round) {
     pthread_barrier_wait(&barrier);
-    highest = std::max(highest, ResidentBytes());
-    size_t live_bytes = 0;
-    for (const auto &batch : batches) {
-      for (const Block &block : batch) live_bytes += LiveBytes(block.size);
-    }
-    most_live_bytes = std::max(most_live_bytes, live_bytes);
+    const size_t resident = ResidentBytes();
+    EXPECT_GE(resident, before + live_bytes) << "the blocks are not in memory";
+    highest = std::max(highest, resident);
     pthread_barrier_wait(&barrier);
     // The oldest batch; the allocating thread is at work on the one before it.
     std::vector<Block> &batch = batches[(round + 1) % kBatches];
     for (const Block &block : batch) {
       n_broken += !Holds(block, round + 1 - kBatches);
       free(block.start);
+      live_bytes -= LiveBytes(block.size);
     }
     batch.clear();
   }
   allocating.join();
   pthread_barrier_destroy(&barrier);
   EXPECT_EQ(n_broken, 0u);
-  EXPECT_GE(highest, before + most_live_bytes) << "the blocks were never in memory";
-  EXPECT_LE(highest, before + most_live_bytes * 3 / 2);
+  EXPECT_LE(highest, before + most_live_bytes * 7 / 5);
   for (auto &batch : batches) {
     for (const Block &block : batch) free(block.start);
   }
