@@ -386,7 +386,7 @@ TEST_P(HeapProgram, EveryBlockKeepsItsContentAndEverySlabReturns) {
   std::vector<std::unique_ptr<Thread>> threads(4);
   std::vector<Block> blocks;
   auto words = [](const Block &block) { return ClassOf(block.kind).block_bytes / sizeof(uint64_t); };
-  const uint32_t kinds[] = {1, 2, 5, 31, 64, 65, 72, 80, 96, 104};
+  const uint32_t kinds[] = {1, 2, 5, 31, 64, 65, 72, 80, 96, HAK_KIND_MID_LAST_CLASS, HAK_KIND_MID_LAST};
   for (int step = 0; step < 60000; ++step) {
     std::unique_ptr<Thread> &thread = threads[random() % threads.size()];
     if (thread == nullptr) thread = std::make_unique<Thread>(&heaps_);

@@ -102,7 +102,7 @@ TEST_F(HeapThreads, BlocksHandedAroundKeepTheirContentAndAreAllReturned) {
       ASSERT_TRUE(hak_heap_attach(&heaps_, &cache));
       std::minstd_rand random(static_cast<unsigned>(t) + 1);
       std::vector<Block> own;
-      const uint32_t kinds[] = {1, 2, 4, 16, 63, 64, 65, 80, 95, 104};
+      const uint32_t kinds[] = {1, 2, 4, 16, 63, 64, 65, 80, 95, HAK_KIND_MID_LAST_CLASS, HAK_KIND_MID_LAST};
       for (int step = 0; step < kSteps; ++step) {
         auto pattern = static_cast<unsigned char>(random());
         Block block = Malloc(&cache, kinds[random() % 10], pattern);

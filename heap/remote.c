@@ -118,7 +118,8 @@ void hak_outbox_flush(struct hak_cache *cache) {
 
 // How many blocks of `kind` a slot holds back. Sizes by their power of two: exact enough for a bound.
 static uint32_t slot_limit(size_t kind) {
-  unsigned size_shift = kind <= HAK_KIND_TINY_LAST ? 4 + hak_log2_floor(kind) : 10 + (kind - HAK_KIND_MID_FIRST) / 8;
+  bool is_mid = kind >= HAK_KIND_MID_FIRST;
+  unsigned size_shift = is_mid ? hak_kind_32_blocks_shifts[kind] - 6u : 4 + hak_log2_floor(kind);
   return (uint32_t)hak_min(hak_max(OUTBOX_BYTES_MAX >> size_shift, 1), OUTBOX_BLOCKS_MAX);
 }
 

@@ -1,8 +1,8 @@
 // A slab as the block tiers (Tiny and Mid) use it: a run of 64 KiB slabs, four at least, cut into blocks of one size.
 // Internal to heap/ and the tiers above it.
 //
-// A run with blocks of B bytes, n_blocks of them, in 16 to 64 strips of equal length, of two blocks or more and 4 KiB
-// or more:
+// A run with blocks of B bytes, n_blocks of them, in 16 to 64 strips of equal length, of 4 KiB or more, in each of
+// which one or more blocks start:
 //
 //   base        first                                                                                base + run bytes
 //   +-----------+---------+---------+-------|-+---------+---------+----|----+------ ... ------|---------+----+
@@ -87,10 +87,10 @@ static inline struct hak_class hak_class_make(uint32_t kind, uint32_t block_byte
   return geometry;
 }
 
-// The length of a strip of `kind`, as a logarithm: 4 KiB for blocks to 2 KiB, 8 KiB to 4 KiB, and so on.
+// The length of a strip of `kind`, as a logarithm: 4 KiB for sizes to 2 KiB, 8 KiB to 4 KiB, and so on.
 #define HAK_STRIP_SHIFT_MIN 12
 static inline unsigned hak_kind_strip_shift(size_t kind) {
-  return (unsigned)hak_max(hak_kind_32_blocks_shift(kind) - 4, HAK_STRIP_SHIFT_MIN);
+  return (unsigned)hak_max(hak_kind_32_blocks_shifts[kind], HAK_STRIP_SHIFT_MIN + 4) - 4;
 }
 
 // How many strips a run of `kind` has, and a bit for each.

@@ -25,11 +25,12 @@ constexpr uint32_t kKind = 4;  // 64-byte blocks
 constexpr uint32_t kBytes = 16 * kKind;
 constexpr size_t kRunBytes = size_t{1} << HAK_RUN_SHIFT_MIN;  // of Tiny, and of the first kinds of Mid
 constexpr size_t kPageBytes = 4096;                           // unless a test says otherwise
-constexpr uint32_t kMidKind = HAK_KIND_MID_LAST;              // 32 KiB, the longest runs
+constexpr uint32_t kMidKind = HAK_KIND_MID_LAST_CLASS;        // 32 KiB, the longest runs
 
 // The geometry of a kind of Tiny or Mid.
 inline hak_class ClassOf(uint32_t kind) {
   if (kind <= HAK_KIND_TINY_LAST) return hak_class_make(kind, 16 * kind);
+  if (kind > HAK_KIND_MID_LAST_CLASS) return hak_class_make(kind, 1u << (hak_kind_32_blocks_shifts[kind] - 5));
   uint32_t index = kind - HAK_KIND_MID_FIRST;
   return hak_class_make(kind, (9 + index % 8) << (7 + index / 8));
 }
@@ -153,9 +154,10 @@ class HeapTest : public ::testing::Test {
 
 // A tier of equal blocks, as its test describes it.
 struct BlockTier {
-  size_t size_min, size_max;  // for which kind_of is defined
-  size_t kind_first, kind_last;
+  size_t size_min, size_max;     // for which kind_of is defined
+  size_t kind_first, kind_last;  // of the classes
   size_t (*kind_of)(size_t size);
+  size_t (*size_of)(size_t kind);  // the largest that the class serves
   size_t (*bytes_of)(size_t kind);
   void *(*malloc)(hak_cache *cache, size_t size);
   void *(*malloc_aligned)(hak_cache *cache, size_t size, size_t alignment);
@@ -185,12 +187,12 @@ class BlockTierTest : public HeapTest {
   void ExpectConsistentKinds() {
     EXPECT_EQ(tier_.kind_of(tier_.size_min), tier_.kind_first);
     EXPECT_EQ(tier_.kind_of(tier_.size_max), tier_.kind_last);
-    EXPECT_EQ(tier_.bytes_of(tier_.kind_last), tier_.size_max);
+    EXPECT_EQ(tier_.size_of(tier_.kind_last), tier_.size_max);
     for (size_t kind = tier_.kind_first; kind <= tier_.kind_last; ++kind) {
-      EXPECT_EQ(tier_.kind_of(tier_.bytes_of(kind)), kind);
+      EXPECT_EQ(tier_.kind_of(tier_.size_of(kind)), kind);
     }
     for (size_t kind = tier_.kind_first; kind < tier_.kind_last; ++kind) {
-      EXPECT_EQ(tier_.kind_of(tier_.bytes_of(kind) + 1), kind + 1);
+      EXPECT_EQ(tier_.kind_of(tier_.size_of(kind) + 1), kind + 1);
     }
     for (size_t size = tier_.size_min; size < tier_.size_max; ++size) {
       ASSERT_GE(tier_.bytes_of(tier_.kind_of(size)), size);
@@ -201,23 +203,29 @@ class BlockTierTest : public HeapTest {
   // For a full run of each kind and a bit of the next: where blocks lie, and how much of the run they fill.
   void ExpectAlignedBlocksThatFillTheirRuns(double least_filled) {
     for (size_t kind = tier_.kind_first; kind <= tier_.kind_last; ++kind) {
-      SCOPED_TRACE(kind);
-      size_t bytes = tier_.bytes_of(kind);
-      hak_class geometry = hak_class_make(static_cast<uint32_t>(kind), static_cast<uint32_t>(bytes));
-      EXPECT_GE(static_cast<double>(geometry.n_blocks * bytes),
-                least_filled * static_cast<double>(geometry.n_slabs * HAK_SLAB_BYTES));
-      std::vector<void *> blocks;
-      for (uint32_t i = 0; i < geometry.n_blocks + 2; ++i) blocks.push_back(Malloc(bytes));
-      for (void *p : blocks) {
-        auto address = reinterpret_cast<uintptr_t>(p);
-        ASSERT_EQ(KindOf(p), kind);
-        ASSERT_EQ(hak_registry_find(static_cast<char *>(p) + bytes - 1), hak_registry_find(p));
-        ASSERT_EQ(address % hak_class_alignment(geometry.kind, geometry.block_bytes), 0u);
-        ASSERT_EQ(address % 16, 0u);
-        ASSERT_NE(address & HAK_RUN_OFFSET_MASK, 0u);
-      }
-      for (void *p : blocks) Free(p);
+      ExpectAlignedBlocksThatFillTheirRun(kind, least_filled, [&](size_t) { return Malloc(tier_.size_of(kind)); });
     }
+  }
+
+  // The same for one kind, of which `allocate` gives a block, told its bytes.
+  template <typename Allocate>
+  void ExpectAlignedBlocksThatFillTheirRun(size_t kind, double least_filled, Allocate allocate) {
+    SCOPED_TRACE(kind);
+    size_t bytes = tier_.bytes_of(kind);
+    hak_class geometry = hak_class_make(static_cast<uint32_t>(kind), static_cast<uint32_t>(bytes));
+    EXPECT_GE(static_cast<double>(geometry.n_blocks * bytes),
+              least_filled * static_cast<double>(geometry.n_slabs * HAK_SLAB_BYTES));
+    std::vector<void *> blocks;
+    for (uint32_t i = 0; i < geometry.n_blocks + 2; ++i) blocks.push_back(allocate(bytes));
+    for (void *p : blocks) {
+      auto address = reinterpret_cast<uintptr_t>(p);
+      ASSERT_EQ(KindOf(p), kind);
+      ASSERT_EQ(hak_registry_find(static_cast<char *>(p) + bytes - 1), hak_registry_find(p));
+      ASSERT_EQ(address % hak_class_alignment(geometry.kind, geometry.block_bytes), 0u);
+      ASSERT_EQ(address % 16, 0u);
+      ASSERT_NE(address & HAK_RUN_OFFSET_MASK, 0u);
+    }
+    for (void *p : blocks) Free(p);
   }
 
   // The largest class has a run, the smaller ones take what runs there are, and the next finds none.
@@ -293,7 +301,7 @@ class BlockTierTest : public HeapTest {
     ASSERT_TRUE(hak_heap_attach(&heaps_, &other));
     for (size_t kind = tier_.kind_first; kind <= tier_.kind_last; ++kind) {
       std::vector<void *> blocks;
-      for (int i = 0; i < 40; ++i) blocks.push_back(Malloc(tier_.bytes_of(kind)));
+      for (int i = 0; i < 40; ++i) blocks.push_back(Malloc(tier_.size_of(kind)));
       for (void *p : blocks) tier_.free(&other, p);
     }
     hak_heap_detach(&other);

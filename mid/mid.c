@@ -4,16 +4,42 @@
 
 #include "platform/report.h"
 
-static_assert(HAK_MID_KINDS == 40, "eight classes in each of five doublings");
+static_assert(HAK_MID_CLASSES == 40, "eight in each of five doublings");
 
-// Of each doubling, counted from 0, the eighths, which are 128 bytes long in the first.
-#define EIGHTH(doubling, i) \
-  [((8 + (i)) << (doubling)) - 8 ...((9 + (i)) << (doubling)) - 9] = (HAK_KIND_MID_FIRST + 8 * (doubling) + (i))
-#define EIGHTHS(doubling)                                                                                  \
-  EIGHTH(doubling, 0), EIGHTH(doubling, 1), EIGHTH(doubling, 2), EIGHTH(doubling, 3), EIGHTH(doubling, 4), \
-      EIGHTH(doubling, 5), EIGHTH(doubling, 6), EIGHTH(doubling, 7)
+// Of each doubling, counted from 0, the sizes of one eighth, which are 128 bytes long in the first.
+#define EIGHTH(doubling, i) [((8 + (i)) << (doubling)) - 8 ...((9 + (i)) << (doubling)) - 9]
+#define CLASS(doubling, i) EIGHTH(doubling, i) = (HAK_KIND_MID_FIRST + 8 * (doubling) + (i))
+// The kind number `n` of those without colour.
+#define PLAIN(doubling, i, n) EIGHTH(doubling, i) = (HAK_KIND_MID_LAST_CLASS + (n))
+#define PLAIN_3(doubling, i) PLAIN(doubling, i, 6 + (i))
+#define PLAIN_4(doubling, i) PLAIN(doubling, i, 14 + (i))
 
-const uint8_t hak_mid_kinds[HAK_MID_SIZE_STEPS] = {EIGHTHS(0), EIGHTHS(1), EIGHTHS(2), EIGHTHS(3), EIGHTHS(4)};
+#define EIGHTHS(of, doubling)                                                                           \
+  of(doubling, 0), of(doubling, 1), of(doubling, 2), of(doubling, 3), of(doubling, 4), of(doubling, 5), \
+      of(doubling, 6), of(doubling, 7)
+
+const uint8_t hak_mid_kinds[HAK_MID_SIZE_STEPS] = {
+    EIGHTHS(CLASS, 0), EIGHTHS(CLASS, 1), EIGHTHS(CLASS, 2), EIGHTHS(CLASS, 3), EIGHTHS(CLASS, 4),
+};
+
+// Classes that have no colour serve alignments themselves.
+const uint8_t hak_mid_kinds_aligned[HAK_MID_SIZE_STEPS] = {
+    EIGHTHS(CLASS, 0), CLASS(1, 0),    CLASS(1, 1),         CLASS(1, 2),         CLASS(1, 3),
+    CLASS(1, 4),       CLASS(1, 5),    CLASS(1, 6),         PLAIN(1, 7, 1),      CLASS(2, 0),
+    PLAIN(2, 1, 2),    CLASS(2, 2),    PLAIN(2, 3, 3),      CLASS(2, 4),         PLAIN(2, 5, 4),
+    CLASS(2, 6),       PLAIN(2, 7, 5), EIGHTHS(PLAIN_3, 3), EIGHTHS(PLAIN_4, 4),
+};
+
+#define SIZE(doubling, i) ((9 + (i)) << (7 + (doubling)))
+#define HAS_COLOUR(size) ((size) >= 4096 && (size) % 1024 == 0)
+#define COLOUR(size) ((size) <= HAK_MID_SHORT_RUN_SIZE ? HAK_MID_ALIGNMENT : 2 * HAK_MID_ALIGNMENT)
+#define COLOURED(size) ((size) + (HAS_COLOUR(size) ? COLOUR(size) : 0))
+#define BLOCK(doubling, i) COLOURED(SIZE(doubling, i))
+
+const uint16_t hak_mid_blocks[HAK_MID_KINDS] = {
+    EIGHTHS(BLOCK, 0), EIGHTHS(BLOCK, 1), EIGHTHS(BLOCK, 2), EIGHTHS(BLOCK, 3), EIGHTHS(BLOCK, 4), SIZE(1, 7),
+    SIZE(2, 1),        SIZE(2, 3),        SIZE(2, 5),        SIZE(2, 7),        EIGHTHS(SIZE, 3),  EIGHTHS(SIZE, 4),
+};
 
 // The kind that serves the first SHARED_BLOCKS blocks of `kind` on a diet: every other one.
 #define SHARED_BLOCKS 4
@@ -36,7 +62,7 @@ void *hak_mid_malloc(struct hak_cache *cache, size_t size) {
 void *hak_mid_malloc_any(struct hak_cache *cache, size_t size) {
   void *block = NULL;
   cache->heap->takes_no_runs = true;
-  for (size_t kind = hak_mid_kind(hak_max(size, HAK_MID_SIZE_MIN)); block == NULL && kind <= HAK_KIND_MID_LAST;
+  for (size_t kind = hak_mid_kind(hak_max(size, HAK_MID_SIZE_MIN)); block == NULL && kind <= HAK_KIND_MID_LAST_CLASS;
        ++kind) {
     block = take_of_kind(cache, kind);
   }

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <csignal>
 #include <cstdint>
+#include <set>
 #include <vector>
 
 #include "heap/test_heap.h"
@@ -12,8 +13,8 @@
 namespace {
 
 const hak_test::BlockTier kMid = {
-    HAK_MID_SIZE_MIN,    HAK_MID_SIZE_MAX, HAK_KIND_MID_FIRST,     HAK_KIND_MID_LAST, hak_mid_kind,
-    hak_mid_block_bytes, hak_mid_malloc,   hak_mid_malloc_aligned, hak_mid_free,
+    HAK_MID_SIZE_MIN,   HAK_MID_SIZE_MAX,    HAK_KIND_MID_FIRST, HAK_KIND_MID_LAST_CLASS, hak_mid_kind,
+    hak_mid_class_size, hak_mid_block_bytes, hak_mid_malloc,     hak_mid_malloc_aligned,  hak_mid_free,
 };
 
 class Mid : public hak_test::BlockTierTest {
@@ -23,11 +24,28 @@ class Mid : public hak_test::BlockTierTest {
 
 TEST_F(Mid, KindsAndSizesAgree) { ExpectConsistentKinds(); }
 
-TEST_F(Mid, ABlockIsLessThanAnEighthLargerThanAskedFor) {
+TEST_F(Mid, AClassIsLessThanAnEighthLargerThanAskedForAndItsColourLessThanA60th) {
   for (size_t size = HAK_MID_SIZE_MIN; size <= HAK_MID_SIZE_MAX; ++size) {
-    size_t bytes = hak_mid_block_bytes(hak_mid_kind(size));
-    ASSERT_GE(bytes, size);
-    ASSERT_LT(bytes - size, size / 8.0);
+    size_t kind = hak_mid_kind(size);
+    ASSERT_GE(hak_mid_class_size(kind), size);
+    ASSERT_LT(hak_mid_class_size(kind) - size, size / 8.0);
+    ASSERT_GE(hak_mid_block_bytes(kind), hak_mid_class_size(kind));
+    ASSERT_LT(hak_mid_block_bytes(kind) - hak_mid_class_size(kind), size / 60.0);
+  }
+}
+
+// Of the 64 sets of 64 bytes that a way of most first-level caches has.
+TEST_F(Mid, TheBlocksOfAClassBeginInManySetsOfACache) {
+  for (size_t kind = HAK_KIND_MID_FIRST; kind <= HAK_KIND_MID_LAST_CLASS; ++kind) {
+    const size_t size = hak_mid_class_size(kind);
+    std::vector<void *> blocks;
+    std::set<uintptr_t> sets;
+    for (int i = 0; i < 31; ++i) {
+      blocks.push_back(Malloc(size));
+      sets.insert(reinterpret_cast<uintptr_t>(blocks.back()) / 64 % 64);
+    }
+    EXPECT_GE(sets.size(), size % 1024 != 0 ? 8u : size >= 4096 ? 24u : 2u) << size;
+    for (void *p : blocks) Free(p);
   }
 }
 
@@ -42,10 +60,10 @@ TEST_F(Mid, StandsInForTinyOutOfItsSmallestClass) {
 
 TEST_F(Mid, BlocksAreAlignedAsTheirSizeAllowsAndFillTheirRuns) { ExpectAlignedBlocksThatFillTheirRuns(0.93); }
 
-TEST_F(Mid, EveryBlockIsAlignedTo128Bytes) {
-  for (size_t kind = HAK_KIND_MID_FIRST; kind <= HAK_KIND_MID_LAST; ++kind) {
-    void *p = Malloc(hak_mid_block_bytes(kind));
-    EXPECT_EQ(reinterpret_cast<uintptr_t>(p) % 128, 0u) << kind;
+TEST_F(Mid, EveryBlockIsAlignedTo64Bytes) {
+  for (size_t kind = HAK_KIND_MID_FIRST; kind <= HAK_KIND_MID_LAST_CLASS; ++kind) {
+    void *p = Malloc(hak_mid_class_size(kind));
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(p) % HAK_MID_ALIGNMENT, 0u) << kind;
     Free(p);
   }
 }
@@ -64,18 +82,55 @@ TEST_F(Mid, ServesEveryAlignmentTo16KiBWhereAClassIsLargeEnough) {
   for (void *p : blocks) Free(p);
 }
 
-TEST_F(Mid, AnAlignedRequestGetsTheSmallestKindThatHasTheAlignment) {
+TEST_F(Mid, AnAlignedRequestGetsAnAlignedBlockNoLongerThanItsSizeRoundedUp) {
   for (size_t alignment = 16; alignment <= 32768; alignment *= 2) {
     for (size_t size = 0; size <= HAK_MID_SIZE_MAX; ++size) {
-      size_t kind = hak_mid_kind(std::max(size, HAK_MID_SIZE_MIN));
-      auto alignment_of = [](size_t of) {
-        return hak_class_alignment(static_cast<uint32_t>(of), static_cast<uint32_t>(hak_mid_block_bytes(of)));
-      };
-      while (kind <= HAK_KIND_MID_LAST && alignment_of(kind) < alignment) ++kind;
-      ASSERT_EQ(std::min(hak_mid_kind_aligned(size, alignment), size_t{HAK_KIND_MID_LAST + 1}), kind)
-          << size << " at " << alignment;
+      SCOPED_TRACE(testing::Message() << size << " at " << alignment);
+      const size_t least = std::max(size, HAK_MID_SIZE_MIN);
+      size_t rounded = hak_round_up(least, alignment);
+      if (rounded > 8192) rounded = hak_round_up(least, 2 * alignment);  // blocks of longer runs are aligned to half
+      const size_t kind = hak_mid_kind_aligned(size, alignment);
+      if (rounded > HAK_MID_SIZE_MAX) {
+        ASSERT_GT(kind, size_t{HAK_KIND_MID_LAST});
+        continue;
+      }
+      ASSERT_LE(kind, size_t{HAK_KIND_MID_LAST});
+      const size_t bytes = hak_mid_block_bytes(kind);
+      ASSERT_GE(bytes, size);
+      ASSERT_GE(hak_class_alignment(static_cast<uint32_t>(kind), static_cast<uint32_t>(bytes)), alignment);
+      const size_t class_kind = hak_mid_kind(rounded);
+      if (alignment <= HAK_MID_ALIGNMENT) {
+        ASSERT_EQ(kind, class_kind);
+      } else {
+        ASSERT_EQ(bytes, hak_mid_class_size(class_kind));
+      }
     }
   }
+}
+
+TEST_F(Mid, BlocksForAlignmentsFillTheirRuns) {
+  for (size_t kind = HAK_KIND_MID_LAST_CLASS + 1; kind <= HAK_KIND_MID_LAST; ++kind) {
+    const size_t alignment = size_t{2} * HAK_MID_ALIGNMENT;
+    ExpectAlignedBlocksThatFillTheirRun(kind, 0.93, [&](size_t bytes) { return MallocAligned(bytes, alignment); });
+  }
+}
+
+TEST_F(Mid, NoBlockIsShorterThanAskedForWhenMemoryHasRunOut) {
+  std::vector<void *> blocks;
+  for (size_t size = 4096; size <= HAK_MID_SIZE_MAX; size += 1024) {
+    for (int i = 0; i < 20; ++i) blocks.push_back(MallocAligned(size, 128));
+  }
+  for (void *p : blocks) Free(p);
+  blocks.clear();
+  hak_os_fake_fail(HAK_OS_FAKE_MAP, 1, SIZE_MAX);
+  for (size_t size = HAK_MID_SIZE_MAX; size >= HAK_MID_SIZE_MIN; size -= 100) {
+    void *p = hak_mid_malloc_any(&cache_, size);
+    if (p == nullptr) continue;
+    EXPECT_GE(UsableBytes(p), size);
+    blocks.push_back(p);
+  }
+  hak_os_fake_succeed();
+  for (void *p : blocks) Free(p);
 }
 
 TEST_F(Mid, ALargerClassServesASizeForWhichThereIsNoRun) {

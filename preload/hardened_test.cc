@@ -5,6 +5,7 @@
 #include <malloc.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <set>
@@ -76,6 +77,16 @@ TEST(Hardened, FreedMemoryIsWipedOnRequest) {
     p = Opaque(p);
     size_t n_left = static_cast<size_t>(std::count(p, p + size, 'A'));
     EXPECT_EQ(n_left, Wipes() ? 0u : size) << size;
+  }
+}
+
+TEST(Hardened, BlocksForSizesTo4KiBAreDelayed) {
+  if (Wipes()) GTEST_SKIP() << "the first bytes tell nothing then";
+  for (size_t size = 3 * kKiB; size <= 4 * kKiB - 8; size += 8) {
+    auto *p = Opaque(static_cast<uint64_t *>(malloc(size)));
+    p[0] = size;
+    free(p);
+    EXPECT_EQ(*Opaque(p), size);
   }
 }
 

@@ -97,8 +97,8 @@ size_t hak_hardened_unseal(void *p, size_t kind, size_t block_bytes, const char 
 #define DRAWN_BLOCKS ((size_t)1 << DRAWN_BLOCKS_SHIFT)
 #define LINE_BLOCKS 64
 
-// What is larger goes back at once: what a thread keeps is less than 1 MiB.
-#define DELAYED_BYTES_MAX 4096
+// What is larger goes back at once: what a thread keeps is less than 1 MiB. The blocks for 4 KiB are the last.
+#define DELAYED_BYTES_MAX 4160
 
 struct delayed {
   uint64_t random;  // 0: not drawn yet

@@ -371,17 +371,21 @@ static void *move(void *p, size_t old_bytes, size_t size) {
   return moved;
 }
 
+// Whether a block of `bytes` would be mostly empty with `size` of them in use. Half of a size that has a block of its
+// own is not, however little longer than that the block is.
+static bool is_mostly_empty(size_t bytes, size_t size) { return size < bytes / 2 - bytes / 64; }
+
 // Hardened: resizes the block at `p` where it is, unless it would be mostly empty or the seal finds no room.
 static bool resize_sealed(struct hak_process *process, void *p, uint32_t entry, size_t old_size, size_t size) {
   size_t bytes = block_bytes(p, entry, "realloc");
-  if (hak_hardened_bytes(size, HAK_HUGE_SIZE_MIN) > bytes || size < bytes / 2) return false;
+  if (hak_hardened_bytes(size, HAK_HUGE_SIZE_MIN) > bytes || is_mostly_empty(bytes, size)) return false;
   if (process->config.wipe && size < old_size) memset((char *)p + size, 0, old_size - size);
   hak_hardened_seal(p, hak_entry_kind(entry), bytes, size);
   return true;
 }
 
-// Whether `size` bytes are to stay in a block of Tiny or Mid of `bytes`: unless it would be mostly empty.
-static bool may_stay(size_t bytes, size_t size) { return size <= bytes && size >= bytes / 2; }
+// Whether `size` bytes are to stay in a block of Tiny or Mid of `bytes`.
+static bool may_stay(size_t bytes, size_t size) { return size <= bytes && !is_mostly_empty(bytes, size); }
 
 // The block at `p` with room for `size` bytes, without a copy; NULL if that cannot be.
 static void *resize(struct hak_process *process, void *p, uint32_t entry, size_t old_bytes, size_t size) {

@@ -154,6 +154,15 @@ TEST(Router, ReallocGrowsAndShrinksAgainOverAllTiers) {
   hak_free(p);
 }
 
+TEST(Router, ReallocToHalfOfAPowerOfTwoKeepsTheBlock) {
+  for (size_t size = 64; size <= 32 * kKiB; size *= 2) {
+    void *p = hak_malloc(size);
+    EXPECT_EQ(hak_realloc(p, size / 2), p) << size;
+    EXPECT_EQ(hak_realloc(p, size), p) << size;
+    hak_free(p);
+  }
+}
+
 TEST(Router, ReallocOfNullAllocatesAndToZeroFrees) {
   void *p = hak_realloc(nullptr, 100);
   ASSERT_NE(p, nullptr);

@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "base/bits.h"
+#include "base/compiler.h"
 
 #define HAK_SLAB_SHIFT 16
 #define HAK_SLAB_BYTES ((size_t)1 << HAK_SLAB_SHIFT)
@@ -32,30 +33,30 @@
 //   0          not ours
 //   1..64      Tiny: blocks of 16 * kind bytes
 //   65..104    Mid: class kind - 65 of mid/mid.h
+//   105..125   Mid: the same without colour, for alignments
 //   126        ACE
 //   127        Huge (the first slab of a mapping only)
 #define HAK_KIND_NONE 0
 #define HAK_KIND_TINY_FIRST 1
 #define HAK_KIND_TINY_LAST 64
 #define HAK_KIND_MID_FIRST 65
-#define HAK_KIND_MID_LAST 104
+#define HAK_KIND_MID_LAST_CLASS 104
+#define HAK_KIND_MID_LAST 125
 #define HAK_MID_KINDS (HAK_KIND_MID_LAST - HAK_KIND_MID_FIRST + 1)
 #define HAK_KIND_ACE 126
 #define HAK_KIND_HUGE 127
 #define HAK_KINDS 128
 
-// Where a kind of Mid is, of the eight to each doubling, the length of 32 of the largest blocks, as a logarithm: from
-// 64 KiB for blocks to 2 KiB to 1 MiB for blocks to 32 KiB. Of Tiny something less.
-static inline unsigned hak_kind_32_blocks_shift(size_t kind) {
-  return ((unsigned)kind - HAK_KIND_MID_FIRST + 8 * HAK_SLAB_SHIFT) / 8;
-}
+// By kind of Mid: the length of 32 blocks for the largest size in its doubling, as a logarithm: from 16 for sizes to 2
+// KiB to 20 for those to 32 KiB. Of all others 0.
+extern const uint8_t hak_kind_32_blocks_shifts[HAK_KINDS] HAK_HIDDEN;
 
-// The runs of slabs that blocks of one kind of Tiny or Mid are cut from: 256 KiB for blocks to 8 KiB, 512 KiB to 16
+// The runs of slabs that blocks of one kind of Tiny or Mid are cut from: 256 KiB for sizes to 8 KiB, 512 KiB to 16
 // KiB, 1 MiB to 32 KiB, so that a run has 31 blocks or more. A run is aligned to its own length, of which this is the
 // logarithm.
 #define HAK_RUN_SHIFT_MIN 18
 static inline unsigned hak_kind_run_shift(size_t kind) {
-  return (unsigned)hak_max(hak_kind_32_blocks_shift(kind), HAK_RUN_SHIFT_MIN);
+  return (unsigned)hak_max(hak_kind_32_blocks_shifts[kind], HAK_RUN_SHIFT_MIN);
 }
 
 static inline size_t hak_kind_run_slabs(size_t kind) {

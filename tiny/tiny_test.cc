@@ -20,6 +20,7 @@ const hak_test::BlockTier kTiny = {
     HAK_KIND_TINY_LAST,
     hak_tiny_kind,
     hak_tiny_block_bytes,
+    hak_tiny_block_bytes,
     hak_tiny_malloc,
     hak_tiny_malloc_aligned,
     hak_tiny_free,

@@ -23,8 +23,8 @@ struct BlockTier {
 
 constexpr BlockTier kTiny = {HAK_KIND_TINY_FIRST,     HAK_KIND_TINY_LAST, kBlockAlignment,     hak_tiny_malloc,
                              hak_tiny_malloc_aligned, hak_tiny_free,      hak_tiny_block_bytes};
-constexpr BlockTier kMid = {HAK_KIND_MID_FIRST, HAK_KIND_MID_LAST,  128, hak_mid_malloc, hak_mid_malloc_aligned,
-                            hak_mid_free,       hak_mid_block_bytes};
+constexpr BlockTier kMid = {HAK_KIND_MID_FIRST,     HAK_KIND_MID_LAST, HAK_MID_ALIGNMENT,  hak_mid_malloc,
+                            hak_mid_malloc_aligned, hak_mid_free,      hak_mid_block_bytes};
 
 size_t KindOf(const void *p) { return hak_entry_kind(hak_registry_find(p)); }
 
