@@ -61,12 +61,21 @@ static void set_countdown(struct hak_slab *slab, uint32_t n_used) {
   slab->countdown = (int32_t)(n_used - slab->rest);
 }
 
+// The only slab that a kind has beside its current one is not given back if no more than this of it holds pages: the
+// kind would miss it, and others would gain little.
+#define KEPT_BYTES_MAX ((size_t)32 * 1024)
+
+static bool is_worth_keeping(const struct hak_heap *heap, const struct hak_slab *slab) {
+  bool only_one = slab->prev == NULL && slab->next == NULL && heap->bin[slab->kind].slabs[HAK_SLAB_AWAKE] == NULL;
+  return only_one && hak_slab_dirty_bytes(slab) <= KEPT_BYTES_MAX && !heap->set->diet &&
+         hak_load_relaxed(&heap->orphan) == 0;
+}
+
 void hak_slab_emptied(struct hak_heap *heap, struct hak_slab *slab) {
   HAK_CHECK(slab->state == HAK_SLAB_SPARSE && hak_slab_used(slab) == 0);
   // In mail: whoever published last may still be about to link the slab; it comes back here when drained.
   if (hak_load_relaxed(&hak_slab_remote_at(slab->base)->word) != slab->base) return;
-  bool only_one = slab->prev == NULL && slab->next == NULL && heap->bin[slab->kind].slabs[HAK_SLAB_AWAKE] == NULL;
-  if (only_one && !heap->set->diet && hak_load_relaxed(&heap->orphan) == 0) {
+  if (is_worth_keeping(heap, slab)) {
     hak_unused_note(heap, slab);
     return;
   }

@@ -36,18 +36,37 @@ constexpr uint32_t kLongKind = HAK_KIND_MID_FIRST + 24;
 
 // Empty slabs
 
-TEST_F(Heap, KeepsOneEmptySlabOfAKindAndAFewSparesAndReturnsTheRest) {
+TEST_F(Heap, KeepsAFewSparesAndReturnsTheRest) {
   Thread thread(&heaps_);
   std::vector<std::vector<void *>> slabs;
   for (int i = 0; i < 20; ++i) slabs.push_back(thread.MallocSlab(kKind));
   void *of_current = thread.Malloc(kKind);
   EXPECT_EQ(RunsUsed(), 21u);
   for (auto &blocks : slabs) thread.FreeAll(blocks);
-  EXPECT_EQ(RunsUsed(), 2u + HAK_HEAP_SPARES);
+  EXPECT_EQ(RunsUsed(), 1u + HAK_HEAP_SPARES);
   EXPECT_EQ(hak_registry_find(slabs[5][0]), 0u) << "what is free is no longer ours";
   hak_heap_trim(&thread.cache);
   EXPECT_EQ(RunsUsed(), 1u);
   thread.Free(of_current);
+}
+
+TEST_F(Heap, KeepsTheOnlySlabOfAKindIfLittleOfItHoldsPages) {
+  for (size_t kib : {32, 36}) {
+    Start(4096, HAK_REFILL_COUNT_DEFAULT, false);
+    Thread thread(&heaps_);
+    std::vector<void *> blocks;
+    while (blocks.empty() || hak_slab_dirty_bytes(SlabOf(blocks[0])) < kib * 1024) {
+      for (void *p : thread.MallocMany(kKind, 4096 / kBytes - 1)) blocks.push_back(p);
+    }
+    ASSERT_EQ(hak_slab_dirty_bytes(SlabOf(blocks[0])), kib * 1024);
+    const hak_slab *slab = SlabOf(blocks[0]);
+    hak_heap_trim(&thread.cache);
+    ASSERT_NE(slab->state, HAK_SLAB_CURRENT);
+    thread.FreeAll(blocks);
+    EXPECT_EQ(thread.cache.heap->n_spares, kib == 32 ? 0u : 1u);
+    EXPECT_EQ(thread.cache.heap->bin[kKind].slabs[HAK_SLAB_SPARSE], kib == 32 ? slab : nullptr);
+    hak_heap_trim(&thread.cache);
+  }
 }
 
 TEST_F(Heap, KeepsNothingThatIsEmptyOnADiet) {
@@ -70,7 +89,7 @@ TEST_F(Heap, KeepsOfLongRunsNoMoreSlabsThanOfShortOnes) {
   for (int i = 0; i < 8; ++i) runs.push_back(thread.MallocSlab(kLongKind));
   void *of_current = thread.Malloc(kLongKind);
   for (auto &blocks : runs) thread.FreeAll(blocks);
-  EXPECT_EQ(pool_.n_slabs_used, 2 * run_slabs + HAK_HEAP_SPARE_SLABS);
+  EXPECT_EQ(pool_.n_slabs_used, run_slabs + HAK_HEAP_SPARE_SLABS);
   hak_heap_trim(&thread.cache);
   EXPECT_EQ(pool_.n_slabs_used, run_slabs);
   thread.Free(of_current);
@@ -78,12 +97,10 @@ TEST_F(Heap, KeepsOfLongRunsNoMoreSlabsThanOfShortOnes) {
 
 TEST_F(Heap, UsesASpareRunForAnyKindWithRunsOfThatLength) {
   Thread thread(&heaps_);
-  std::vector<void *> first = thread.MallocSlab(kLongKind);
-  std::vector<void *> second = thread.MallocSlab(kLongKind);
+  std::vector<void *> blocks = thread.MallocSlab(kLongKind);
   void *current = thread.Malloc(kLongKind);
-  uintptr_t spare = SlabOf(second[0])->base;
-  thread.FreeAll(first);
-  thread.FreeAll(second);
+  uintptr_t spare = SlabOf(blocks[0])->base;
+  thread.FreeAll(blocks);
   void *shorter = thread.Malloc(kLongKind - 8);
   EXPECT_NE(SlabOf(shorter)->base, spare);
   void *longer = thread.Malloc(kLongKind + 8);
@@ -99,13 +116,12 @@ TEST_F(Heap, UsesASpareRunForAnyKindWithRunsOfThatLength) {
 
 TEST_F(Heap, ReturnsTheSparesThatStayedUnusedLongest) {
   Thread thread(&heaps_);
-  std::vector<void *> kept = thread.MallocSlab(kKind);
   std::vector<void *> older = thread.MallocSlab(kKind);
   std::vector<void *> newer = thread.MallocSlab(kKind);
   void *of_current = thread.Malloc(kKind);
   const uintptr_t older_base = SlabOf(older[0])->base;
   const uintptr_t newer_base = SlabOf(newer[0])->base;
-  for (const auto *blocks : {&kept, &older, &newer}) thread.FreeAll(*blocks);
+  for (const auto *blocks : {&older, &newer}) thread.FreeAll(*blocks);
   ASSERT_EQ(thread.cache.heap->n_spares, 2u);
   ASSERT_EQ(thread.cache.heap->spare[0], older_base | ClassOf(kKind).n_slabs);
   // One of them was taken and given back meanwhile.
@@ -119,12 +135,10 @@ TEST_F(Heap, ReturnsTheSparesThatStayedUnusedLongest) {
 
 TEST_F(Heap, UsesASpareSlabForAnyTinyKind) {
   Thread thread(&heaps_);
-  std::vector<void *> first = thread.MallocSlab(kKind);
-  std::vector<void *> second = thread.MallocSlab(kKind);
+  std::vector<void *> blocks = thread.MallocSlab(kKind);
   std::vector<void *> current = thread.MallocMany(kKind, 1);
-  thread.FreeAll(first);
-  uintptr_t spare = SlabOf(second[0])->base;
-  thread.FreeAll(second);
+  uintptr_t spare = SlabOf(blocks[0])->base;
+  thread.FreeAll(blocks);
   void *other = thread.Malloc(kKind + 1);
   EXPECT_EQ(SlabOf(other)->base, spare);
   EXPECT_EQ(SlabOf(other)->block_bytes, kBytes + 16);
@@ -245,14 +259,17 @@ TEST_F(Heap, WhatGoesBackAsCleanIsZero) {
     hak_heap_trim(&thread.cache);
     const auto *memory = reinterpret_cast<const unsigned char *>(sparse.slab->base);
     thread.FreeAll(sparse.used);
-    // The only slab of its kind stays, without its pages, and leaves as it is.
+    // The only slab of its kind stays, without its pages, and leaves as it is, unless its last strips are too much for
+    // that.
     for (int i = 0; i < 2; ++i) {
       hak_os_fake_advance_ms(HAK_POOL_PURGE_DELAY_MS);
       hak_heap_tick(&thread.cache);
     }
     hak_heap_trim(&thread.cache);
     ASSERT_EQ(pool_.n_slabs_used, 0u);
-    ASSERT_TRUE(IsClean(reinterpret_cast<uintptr_t>(memory)));
+    const bool is_clean = IsClean(reinterpret_cast<uintptr_t>(memory));
+    ASSERT_TRUE(is_clean || hak_kind_strip_shift(kind) > 13);
+    if (!is_clean) continue;
     hak_unpoison(memory, geometry.n_slabs * HAK_SLAB_BYTES);
     const unsigned char *end = memory + geometry.n_slabs * HAK_SLAB_BYTES;
     EXPECT_TRUE(std::all_of(memory, end, [](unsigned char c) { return c == 0; }));
