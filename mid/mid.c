@@ -9,7 +9,7 @@ static_assert(HAK_MID_CLASSES == 40, "eight in each of five doublings");
 // Of each doubling, counted from 0, the sizes of one eighth, which are 128 bytes long in the first.
 #define EIGHTH(doubling, i) [((8 + (i)) << (doubling)) - 8 ...((9 + (i)) << (doubling)) - 9]
 #define CLASS(doubling, i) EIGHTH(doubling, i) = (HAK_KIND_MID_FIRST + 8 * (doubling) + (i))
-// The kind number `n` of those without colour.
+// The kind number `n` of those without colour: of 4 KiB, 5 to 8 KiB, 9 to 16 KiB, and 18 to 32 KiB.
 #define PLAIN(doubling, i, n) EIGHTH(doubling, i) = (HAK_KIND_MID_LAST_CLASS + (n))
 #define PLAIN_3(doubling, i) PLAIN(doubling, i, 6 + (i))
 #define PLAIN_4(doubling, i) PLAIN(doubling, i, 14 + (i))
@@ -22,7 +22,7 @@ const uint8_t hak_mid_kinds[HAK_MID_SIZE_STEPS] = {
     EIGHTHS(CLASS, 0), EIGHTHS(CLASS, 1), EIGHTHS(CLASS, 2), EIGHTHS(CLASS, 3), EIGHTHS(CLASS, 4),
 };
 
-// Classes that have no colour serve alignments themselves.
+// A class that has no colour serves alignments itself.
 const uint8_t hak_mid_kinds_aligned[HAK_MID_SIZE_STEPS] = {
     EIGHTHS(CLASS, 0), CLASS(1, 0),    CLASS(1, 1),         CLASS(1, 2),         CLASS(1, 3),
     CLASS(1, 4),       CLASS(1, 5),    CLASS(1, 6),         PLAIN(1, 7, 1),      CLASS(2, 0),
