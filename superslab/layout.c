@@ -1,7 +1,7 @@
 #include "superslab/layout.h"
 
 // The eight classes of a doubling, counted from 0, and `n` kinds from `first` on whose blocks are as long.
-#define KINDS(first, n, doubling) [(first)...(first) + (n)-1] = HAK_SLAB_SHIFT + (doubling)
+#define KINDS(first, n, doubling) [(first)...(first) + (n)-1] = (HAK_SLAB_SHIFT + (doubling))
 #define CLASSES(doubling) KINDS(HAK_KIND_MID_FIRST + 8 * (doubling), 8, doubling)
 #define PLAIN(i, n, doubling) KINDS(HAK_KIND_MID_LAST_CLASS + (i), n, doubling)
 
