@@ -6,7 +6,8 @@ int main(void) {
   for (int i = 0; i < 1000; ++i) others[i] = block_of(5 * 1024);
   expect("free", p, DOUBLE_FREE);
   free(p);
-  for (int i = 0; i < 1000; ++i) free(others[i]);
+  // Some stay in use: a slab without any may go back, and then nobody knows what lay there.
+  for (int i = 0; i < 1000; i += 2) free(others[i]);
   free(opaque(p));
   return 0;
 }
