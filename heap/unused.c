@@ -22,8 +22,16 @@ static bool is_purgeable(const struct hak_slab *slab) { return slab->purgeable |
 
 static size_t purge(struct hak_heap *heap, struct hak_slab *slab) {
   set_purgeable(heap, slab, false);
-  slab->seen = (uint16_t)hak_slab_used(slab);
+  uint32_t n_used = hak_slab_used(slab);
+  slab->seen = (uint16_t)n_used;
   size_t bytes = hak_strip_purge(heap, slab);
+  bool is_mostly_uncarved = hak_count_bits(slab->uncarved) >= hak_kind_strips(slab->kind) / 2;
+  if (is_mostly_uncarved && slab->state == HAK_SLAB_SPARSE && n_used <= hak_slab_last_blocks(slab)) {
+    // Its blocks are freed strip by strip, so it counts again when half of the last ones are free as well. Of others,
+    // which are freed at random, another look would find as little as this one, and touch as many free blocks.
+    slab->rest = n_used / 2;
+    slab->countdown = (int32_t)(n_used - slab->rest);
+  }
   heap->returned_bytes += bytes;
   return bytes;
 }

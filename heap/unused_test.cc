@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <random>
 #include <set>
 #include <vector>
@@ -285,6 +286,25 @@ TEST_F(Heap, GivesStripsBackAsTheyBecomeFreeWhereMuchIsUnused) {
   EXPECT_LT(hak_count_bits(sparse.slab->dirty), hak_kind_strips(32) / 2);
   thread.FreeAll(sparse.used);
   thread.Free(sparse.of_current);
+}
+
+TEST_F(Heap, GivesBackWhatBecomesFreeOfASlabThatWasLookedAtBefore) {
+  pool_.retain.min_bytes = 0;
+  Thread thread(&heaps_);
+  std::vector<void *> blocks = thread.MallocSlab(32);
+  void *of_current = thread.Malloc(32);
+  std::sort(blocks.begin(), blocks.end(), std::greater<>());
+  const hak_slab *slab = SlabOf(blocks[0]);
+  auto free_to = [&](size_t n_left) {
+    for (; blocks.size() > n_left; blocks.pop_back()) thread.Free(blocks.back());
+  };
+  const size_t n_last = hak_slab_last_blocks(slab);
+  for (size_t n_left : {n_last, n_last / 2, n_last / 4}) {
+    free_to(n_left);
+    EXPECT_LE(hak_count_bits(slab->dirty), n_left / 8 + 2) << n_left << " blocks, of which a strip has 8";
+  }
+  free_to(0);
+  thread.Free(of_current);
 }
 
 TEST_F(Heap, KeepsFreeStripsForTheDecayTimeWhereLittleIsUnused) {
