@@ -61,14 +61,12 @@ static void set_countdown(struct hak_slab *slab, uint32_t n_used) {
   slab->countdown = (int32_t)(n_used - slab->rest);
 }
 
-// The only slab that a kind has beside its current one is not given back if no more than this of it holds pages: the
-// kind would miss it, and others would gain little.
-#define KEPT_BYTES_MAX ((size_t)32 * 1024)
-
+// The only slab that a kind has beside its current one is not given back, unless more than half of it holds pages:
+// these are worth more to others then, while of one that is half empty they would come to touch the rest.
 static bool is_worth_keeping(const struct hak_heap *heap, const struct hak_slab *slab) {
   bool only_one = slab->prev == NULL && slab->next == NULL && heap->bin[slab->kind].slabs[HAK_SLAB_AWAKE] == NULL;
-  return only_one && hak_slab_dirty_bytes(slab) <= KEPT_BYTES_MAX && !heap->set->diet &&
-         hak_load_relaxed(&heap->orphan) == 0;
+  bool is_half_empty = hak_slab_dirty_bytes(slab) <= hak_kind_run_slabs(slab->kind) * HAK_SLAB_BYTES / 2;
+  return only_one && is_half_empty && !heap->set->diet && hak_load_relaxed(&heap->orphan) == 0;
 }
 
 void hak_slab_emptied(struct hak_heap *heap, struct hak_slab *slab) {

@@ -51,8 +51,8 @@ TEST_F(Heap, KeepsAFewSparesAndReturnsTheRest) {
   thread.Free(of_current);
 }
 
-TEST_F(Heap, KeepsTheOnlySlabOfAKindIfLittleOfItHoldsPages) {
-  for (size_t kib : {32, 36}) {
+TEST_F(Heap, KeepsTheOnlySlabOfAKindIfHalfOfItHoldsNoPages) {
+  for (size_t kib : {128, 132}) {
     Start(4096, HAK_REFILL_COUNT_DEFAULT, false);
     Thread thread(&heaps_);
     std::vector<void *> blocks;
@@ -64,8 +64,8 @@ TEST_F(Heap, KeepsTheOnlySlabOfAKindIfLittleOfItHoldsPages) {
     hak_heap_trim(&thread.cache);
     ASSERT_NE(slab->state, HAK_SLAB_CURRENT);
     thread.FreeAll(blocks);
-    EXPECT_EQ(thread.cache.heap->n_spares, kib == 32 ? 0u : 1u);
-    EXPECT_EQ(thread.cache.heap->bin[kKind].slabs[HAK_SLAB_SPARSE], kib == 32 ? slab : nullptr);
+    EXPECT_EQ(thread.cache.heap->n_spares, kib == 128 ? 0u : 1u);
+    EXPECT_EQ(thread.cache.heap->bin[kKind].slabs[HAK_SLAB_SPARSE], kib == 128 ? slab : nullptr);
     hak_heap_trim(&thread.cache);
   }
 }
@@ -260,17 +260,14 @@ TEST_F(Heap, WhatGoesBackAsCleanIsZero) {
     hak_heap_trim(&thread.cache);
     const auto *memory = reinterpret_cast<const unsigned char *>(sparse.slab->base);
     thread.FreeAll(sparse.used);
-    // The only slab of its kind stays, without its pages, and leaves as it is, unless its last strips are too much for
-    // that.
+    // The only slab of its kind stays, without its pages, and leaves as it is.
     for (int i = 0; i < 2; ++i) {
       hak_os_fake_advance_ms(HAK_POOL_PURGE_DELAY_MS);
       hak_heap_tick(&thread.cache);
     }
     hak_heap_trim(&thread.cache);
     ASSERT_EQ(pool_.n_slabs_used, 0u);
-    const bool is_clean = IsClean(reinterpret_cast<uintptr_t>(memory));
-    ASSERT_TRUE(is_clean || hak_kind_strip_shift(kind) > 13);
-    if (!is_clean) continue;
+    ASSERT_TRUE(IsClean(reinterpret_cast<uintptr_t>(memory)));
     hak_unpoison(memory, geometry.n_slabs * HAK_SLAB_BYTES);
     const unsigned char *end = memory + geometry.n_slabs * HAK_SLAB_BYTES;
     EXPECT_TRUE(std::all_of(memory, end, [](unsigned char c) { return c == 0; }));
