@@ -61,8 +61,9 @@ static void set_countdown(struct hak_slab *slab, uint32_t n_used) {
   slab->countdown = (int32_t)(n_used - slab->rest);
 }
 
-// The only slab that a kind has beside its current one is not given back, unless more than half of it holds pages:
-// these are worth more to others then, while of one that is half empty they would come to touch the rest.
+// The only slab that a kind has beside its current one is given back only if more than half of it holds pages. These
+// may serve other kinds then; of a slab that is half empty the next kind would touch the other half, and this kind
+// another slab: more pages in all.
 static bool is_worth_keeping(const struct hak_heap *heap, const struct hak_slab *slab) {
   bool only_one = slab->prev == NULL && slab->next == NULL && heap->bin[slab->kind].slabs[HAK_SLAB_AWAKE] == NULL;
   bool is_half_empty = hak_slab_dirty_bytes(slab) <= hak_kind_run_slabs(slab->kind) * HAK_SLAB_BYTES / 2;

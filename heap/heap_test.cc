@@ -396,7 +396,7 @@ TEST_P(HeapProgram, EveryBlockKeepsItsContentAndEverySlabReturns) {
     } else if (random() % 1000 == 0) {
       hak_heap_trim(&thread->cache);
     } else if (blocks.size() < wanted && random() % 4 != 0) {
-      uint32_t kind = kinds[std::min(random() % 10, random() % 10)];
+      uint32_t kind = kinds[std::min(random() % std::size(kinds), random() % std::size(kinds))];
       Block block = {static_cast<uint64_t *>(thread->Malloc(kind)), kind, random()};
       ASSERT_NE(block.p, nullptr);
       block.p[0] = block.p[1] = block.p[words(block) - 1] = block.pattern;

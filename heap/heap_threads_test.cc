@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstring>
 #include <deque>
+#include <iterator>
 #include <mutex>
 #include <random>
 #include <thread>
@@ -105,7 +106,7 @@ TEST_F(HeapThreads, BlocksHandedAroundKeepTheirContentAndAreAllReturned) {
       const uint32_t kinds[] = {1, 2, 4, 16, 63, 64, 65, 80, 95, HAK_KIND_MID_LAST_CLASS, HAK_KIND_MID_LAST};
       for (int step = 0; step < kSteps; ++step) {
         auto pattern = static_cast<unsigned char>(random());
-        Block block = Malloc(&cache, kinds[random() % 10], pattern);
+        Block block = Malloc(&cache, kinds[random() % std::size(kinds)], pattern);
         switch (random() % 4) {
           case 0:
             mailboxes[random() % kThreads].Put(block);

@@ -27,7 +27,8 @@ constexpr size_t kRunBytes = size_t{1} << HAK_RUN_SHIFT_MIN;  // of Tiny, and of
 constexpr size_t kPageBytes = 4096;                           // unless a test says otherwise
 constexpr uint32_t kMidKind = HAK_KIND_MID_LAST_CLASS;        // 32 KiB, the longest runs
 
-// The geometry of a kind of Tiny or Mid.
+// A geometry for each kind of Tiny and Mid: that of its class without colour, and for those beyond the classes that of
+// the doubling's last.
 inline hak_class ClassOf(uint32_t kind) {
   if (kind <= HAK_KIND_TINY_LAST) return hak_class_make(kind, 16 * kind);
   if (kind > HAK_KIND_MID_LAST_CLASS) return hak_class_make(kind, 1u << (hak_kind_32_blocks_shifts[kind] - 5));

@@ -3,7 +3,8 @@
 #include "base/bits.h"
 #include "heap/heap_internal.h"
 
-// A SPARSE slab that has come to its last blocks counts as unused memory until its free strips were looked at.
+// A SPARSE slab that has come to its last blocks counts as unused memory until its free strips were looked at, mostly
+// once.
 static void set_purgeable(struct hak_heap *heap, struct hak_slab *slab, bool purgeable) {
   bool counted = purgeable && slab->state == HAK_SLAB_SPARSE && hak_slab_used(slab) <= hak_slab_last_blocks(slab);
   slab->purgeable = purgeable;
@@ -20,15 +21,17 @@ void hak_unused_forget(struct hak_heap *heap, struct hak_slab *slab) { set_purge
 // Whether strips may have become free since the slab was looked at.
 static bool is_purgeable(const struct hak_slab *slab) { return slab->purgeable || hak_slab_used(slab) < slab->seen; }
 
+// Where a look leaves few free blocks beside those in use, the program frees by place, and the slab counts again when
+// half of the last blocks are free as well. Of others another look would find as little, and walk over as many.
+#define DENSE 4
+
 static size_t purge(struct hak_heap *heap, struct hak_slab *slab) {
   set_purgeable(heap, slab, false);
   uint32_t n_used = hak_slab_used(slab);
   slab->seen = (uint16_t)n_used;
   size_t bytes = hak_strip_purge(heap, slab);
-  bool is_mostly_uncarved = hak_count_bits(slab->uncarved) >= hak_kind_strips(slab->kind) / 2;
-  if (is_mostly_uncarved && slab->state == HAK_SLAB_SPARSE && n_used <= hak_slab_last_blocks(slab)) {
-    // Its blocks are freed strip by strip, so it counts again when half of the last ones are free as well. Of others,
-    // which are freed at random, another look would find as little as this one, and touch as many free blocks.
+  bool is_dense = hak_strip_carved_blocks(slab) <= DENSE * n_used;
+  if (is_dense && slab->state == HAK_SLAB_SPARSE && n_used <= hak_slab_last_blocks(slab)) {
     slab->rest = n_used / 2;
     slab->countdown = (int32_t)(n_used - slab->rest);
   }

@@ -304,6 +304,23 @@ TEST_F(Heap, GivesBackWhatBecomesFreeOfASlabThatWasLookedAtBefore) {
   thread.Free(of_current);
 }
 
+TEST_F(Heap, LooksNoMoreAtASlabThatIsFreedAtRandom) {
+  pool_.retain.min_bytes = 0;
+  Thread thread(&heaps_);
+  std::vector<void *> blocks = thread.MallocSlab(kKind);
+  void *of_current = thread.Malloc(kKind);
+  std::sort(blocks.begin(), blocks.end());
+  const hak_slab *slab = SlabOf(blocks[0]);
+  // Half of it by place, the rest at random: no strip of that is free when the slab comes to its last blocks.
+  std::shuffle(blocks.begin(), blocks.begin() + static_cast<ptrdiff_t>(blocks.size() / 2), std::mt19937(1));
+  for (; blocks.size() > hak_slab_last_blocks(slab); blocks.pop_back()) thread.Free(blocks.back());
+  ASSERT_EQ(slab->state, HAK_SLAB_SPARSE);
+  EXPECT_GE(hak_count_bits(slab->uncarved), hak_kind_strips(kKind) * 2 / 5) << "it was looked at";
+  EXPECT_EQ(slab->rest, 0u) << "and will not be again before it is empty";
+  thread.FreeAll(blocks);
+  thread.Free(of_current);
+}
+
 TEST_F(Heap, KeepsFreeStripsForTheDecayTimeWhereLittleIsUnused) {
   Thread thread(&heaps_);
   Sparse sparse = MakeSparse(&thread, 32, 50);

@@ -35,8 +35,8 @@ extern "C" {
 // class at hand.
 void *hak_mid_malloc(struct hak_cache *cache, size_t size);
 
-// A block of the size's class or of any larger one, out of the slabs that the heap has, for when hak_mid_malloc finds
-// no run. NULL if there is none. Cost: a refill for each class.
+// A block of the size's class or of any larger one, not of those for alignments, out of the slabs that the heap has,
+// for when hak_mid_malloc finds no run. NULL if there is none. Cost: a refill for each class.
 void *hak_mid_malloc_any(struct hak_cache *cache, size_t size);
 
 // As hak_mid_malloc, aligned to `alignment`, a power of two; NULL also if that or the size is beyond what any kind

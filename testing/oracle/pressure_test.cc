@@ -36,7 +36,7 @@ class PressureOracle : public testing::TestWithParam<Tier> {
     Oracle oracle(allocator.get(), GetParam().profile, seed);
     oracle.set_may_refuse(true);
     CoverWhereTheKernelMaps();
-    hak_os_fake_limit(hak_os_fake_mapped_bytes() + (huge ? 48 : 12) * kMiB);
+    hak_os_fake_limit(hak_os_fake_mapped_bytes() + (huge ? 48 : 16) * kMiB);
     (oracle.*run)(program);
     const size_t n_served = oracle.n_served();
     EXPECT_GT(oracle.n_refused(), 0u) << "the budget was not felt";
