@@ -338,6 +338,15 @@ bool hak_heap_refill(struct hak_cache *cache, const struct hak_class *geometry) 
   return done;
 }
 
+void *hak_heap_take_any(struct hak_cache *cache, size_t first, size_t last,
+                        void *(*take_of_kind)(struct hak_cache *cache, size_t kind)) {
+  void *block = NULL;
+  cache->heap->takes_no_runs = true;
+  for (size_t kind = first; block == NULL && kind <= last; ++kind) block = take_of_kind(cache, kind);
+  cache->heap->takes_no_runs = false;
+  return block;
+}
+
 size_t hak_heap_lender(struct hak_cache *cache, size_t kind, size_t shared_kind, uint32_t max_blocks) {
   struct hak_bin *bin = &cache->heap->bin[kind];
   if (HAK_LIKELY(!cache->heap->set->diet) || bin->current != NULL || bin->n_borrowed == max_blocks) return kind;

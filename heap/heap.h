@@ -126,6 +126,11 @@ size_t hak_heap_lender(struct hak_cache *cache, size_t kind, size_t shared_kind,
 // run out. The cache has a heap.
 bool hak_heap_refill(struct hak_cache *cache, const struct hak_class *geometry);
 
+// What `take_of_kind` finds for the first of the kinds from `first` to `last` for which it finds a block without a run
+// that the heap does not have yet. NULL if there is none. The cache has a heap. Cost: a refill for each kind.
+void *hak_heap_take_any(struct hak_cache *cache, size_t first, size_t last,
+                        void *(*take_of_kind)(struct hak_cache *cache, size_t kind));
+
 // Frees block `p` of a Tiny or Mid kind: of a local slab, or of another heap. The cache may be without a heap: the
 // block is then published at once. Misuse stops the program with a message that names `function`.
 void hak_heap_free(struct hak_cache *cache, void *p, const char *function);

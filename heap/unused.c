@@ -30,8 +30,8 @@ static size_t purge(struct hak_heap *heap, struct hak_slab *slab) {
   uint32_t n_used = hak_slab_used(slab);
   slab->seen = (uint16_t)n_used;
   size_t bytes = hak_strip_purge(heap, slab);
-  bool is_dense = hak_strip_carved_blocks(slab) <= DENSE * n_used;
-  if (is_dense && slab->state == HAK_SLAB_SPARSE && n_used <= hak_slab_last_blocks(slab)) {
+  bool has_last_blocks = slab->state == HAK_SLAB_SPARSE && n_used <= hak_slab_last_blocks(slab);
+  if (has_last_blocks && hak_strip_carved_blocks(slab) <= DENSE * n_used) {
     slab->rest = n_used / 2;
     slab->countdown = (int32_t)(n_used - slab->rest);
   }

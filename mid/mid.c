@@ -4,7 +4,7 @@
 
 #include "platform/report.h"
 
-static_assert(HAK_MID_CLASSES == 40, "eight in each of five doublings");
+static_assert(HAK_KIND_MID_LAST_CLASS - HAK_KIND_MID_FIRST + 1 == 40, "eight classes in each of five doublings");
 
 // Of each doubling, counted from 0, the sizes of one eighth, which are 128 bytes long in the first.
 #define EIGHTH(doubling, i) [((8 + (i)) << (doubling)) - 8 ...((9 + (i)) << (doubling)) - 9]
@@ -60,14 +60,7 @@ void *hak_mid_malloc(struct hak_cache *cache, size_t size) {
 }
 
 void *hak_mid_malloc_any(struct hak_cache *cache, size_t size) {
-  void *block = NULL;
-  cache->heap->takes_no_runs = true;
-  for (size_t kind = hak_mid_kind(hak_max(size, HAK_MID_SIZE_MIN)); block == NULL && kind <= HAK_KIND_MID_LAST_CLASS;
-       ++kind) {
-    block = take_of_kind(cache, kind);
-  }
-  cache->heap->takes_no_runs = false;
-  return block;
+  return hak_heap_take_any(cache, hak_mid_kind(hak_max(size, HAK_MID_SIZE_MIN)), HAK_KIND_MID_LAST_CLASS, take_of_kind);
 }
 
 void *hak_mid_malloc_aligned(struct hak_cache *cache, size_t size, size_t alignment) {

@@ -58,14 +58,6 @@ static inline size_t hak_mid_step(size_t size) { return (size - HAK_MID_SIZE_MIN
 // The kind that serves `size`, HAK_MID_SIZE_MIN to HAK_MID_SIZE_MAX.
 static inline size_t hak_mid_kind(size_t size) { return hak_mid_kinds[hak_mid_step(size)]; }
 
-#define HAK_MID_CLASSES (HAK_KIND_MID_LAST_CLASS - HAK_KIND_MID_FIRST + 1)
-
-// The largest size that the class `kind` serves, HAK_KIND_MID_FIRST to HAK_KIND_MID_LAST_CLASS.
-static inline size_t hak_mid_class_size(size_t kind) {
-  size_t index = kind - HAK_KIND_MID_FIRST;
-  return (9 + index % 8) << (7 + index / 8);
-}
-
 // By kind from HAK_KIND_MID_FIRST on: how long its blocks are.
 extern const uint16_t hak_mid_blocks[HAK_MID_KINDS] HAK_HIDDEN;
 

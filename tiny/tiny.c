@@ -30,13 +30,7 @@ void *hak_tiny_malloc(struct hak_cache *cache, size_t size) {
 }
 
 void *hak_tiny_malloc_any(struct hak_cache *cache, size_t size) {
-  void *block = NULL;
-  cache->heap->takes_no_runs = true;
-  for (size_t kind = hak_tiny_kind(hak_max(size, 1)); block == NULL && kind <= HAK_KIND_TINY_LAST; ++kind) {
-    block = take_of_kind(cache, kind);
-  }
-  cache->heap->takes_no_runs = false;
-  return block;
+  return hak_heap_take_any(cache, hak_tiny_kind(hak_max(size, 1)), HAK_KIND_TINY_LAST, take_of_kind);
 }
 
 void *hak_tiny_malloc_aligned(struct hak_cache *cache, size_t size, size_t alignment) {
