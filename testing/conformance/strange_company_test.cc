@@ -132,7 +132,7 @@ class SetUserId : public testing::Test {
                          {"HAKMEM_TINY_USE_SUPERSLAB=0"});
   }
 
-  char directory_[32] = "/tmp/hakmem-test-XXXXXX";  // which other users can reach, unlike the directory of tests
+  char directory_[32] = P_tmpdir "/hakmem-test-XXXXXX";  // which other users can reach, unlike the directory of tests
   std::string copy_;
 };
 
