@@ -27,6 +27,10 @@ struct hak_os {
   // Drops the pages of the range; the next touch finds zeroes. False if they are kept (mlock): content then stays.
   bool (*purge)(void *start, size_t bytes);
 
+  // The bytes of the range whose pages are in memory; all where the kernel does not say. A hint: pages that were
+  // swapped out are not counted, but have content. Cost: a system call for each 512 pages.
+  size_t (*resident_bytes)(const void *start, size_t bytes);
+
   // Moves or resizes the mapping [start, old_bytes) to new_bytes without copying, in place if `target` is NULL, else
   // onto `target`, whose range must belong to the caller and is replaced. NULL when the kernel refuses; nothing has
   // changed then.

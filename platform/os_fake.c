@@ -77,6 +77,11 @@ static bool fake_purge(void *start, size_t bytes) {
   return true;
 }
 
+static size_t fake_resident_bytes(const void *start, size_t bytes) {
+  check_whole_pages(start, bytes);
+  return hak_os_linux()->resident_bytes(start, bytes);
+}
+
 static void *fake_remap(void *start, size_t old_bytes, size_t new_bytes, void *target) {
   check_whole_pages(start, old_bytes);
   check_whole_pages(target, new_bytes);
@@ -126,6 +131,7 @@ static struct hak_os fake = {
     .map = fake_map,
     .unmap = fake_unmap,
     .purge = fake_purge,
+    .resident_bytes = fake_resident_bytes,
     .remap = fake_remap,
     .huge_pages = fake_huge_pages,
     .populate = fake_populate,

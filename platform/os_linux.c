@@ -34,30 +34,34 @@ static void *linux_map(void *hint, size_t bytes) {
   return p == MAP_FAILED ? NULL : p;
 }
 
+static size_t linux_resident_bytes(const void *start, size_t bytes) {
+  int saved_errno = errno;
+  unsigned char resident[512];
+  size_t page_bytes = hak_os_linux()->page_bytes;
+  size_t n_resident = 0;
+  const char *page = start;
+  for (size_t n_pages = bytes / page_bytes; n_pages != 0;) {
+    size_t n = hak_min(n_pages, sizeof resident);
+    if (mincore((void *)(uintptr_t)page, n * page_bytes, resident) != 0) memset(resident, 1, n);
+    for (size_t i = 0; i < n; ++i) n_resident += resident[i] & 1;
+    page += n * page_bytes;
+    n_pages -= n;
+  }
+  errno = saved_errno;
+  return n_resident * page_bytes;
+}
+
 // What the calling thread gives back, see hak_os_count_begin.
 static __thread bool counting HAK_TLS_MODEL;
 static __thread size_t counted_bytes HAK_TLS_MODEL;
 
-// The bytes of the range that are resident, if anybody wants to know.
-static size_t resident_bytes(const char *start, size_t bytes) {
-  if (!counting) return 0;
-  unsigned char resident[512];
-  size_t page_bytes = hak_os_linux()->page_bytes;
-  size_t n_resident = 0;
-  for (size_t n_pages = bytes / page_bytes; n_pages != 0;) {
-    size_t n = hak_min(n_pages, sizeof resident);
-    if (mincore((void *)(uintptr_t)start, n * page_bytes, resident) == 0) {
-      for (size_t i = 0; i < n; ++i) n_resident += resident[i] & 1;
-    }
-    start += n * page_bytes;
-    n_pages -= n;
-  }
-  return n_resident * page_bytes;
+static size_t resident_bytes_if_counting(const void *start, size_t bytes) {
+  return counting ? linux_resident_bytes(start, bytes) : 0;
 }
 
 static bool linux_unmap(void *start, size_t bytes) {
   int saved_errno = errno;
-  size_t resident = resident_bytes(start, bytes);
+  size_t resident = resident_bytes_if_counting(start, bytes);
   before_giving_back();
   // memcheck sees the call itself.
   if (HAK_CONFIG_ASAN) hak_unpoison(start, bytes);
@@ -69,7 +73,7 @@ static bool linux_unmap(void *start, size_t bytes) {
 
 static bool linux_purge(void *start, size_t bytes) {
   int saved_errno = errno;
-  size_t resident = resident_bytes(start, bytes);
+  size_t resident = resident_bytes_if_counting(start, bytes);
   bool done = madvise(start, bytes, MADV_DONTNEED) == 0;
   if (done) counted_bytes += resident;
   errno = saved_errno;
@@ -198,6 +202,7 @@ const struct hak_os *hak_os_linux(void) {
       .map = linux_map,
       .unmap = linux_unmap,
       .purge = linux_purge,
+      .resident_bytes = linux_resident_bytes,
       .remap = linux_remap,
       .huge_pages = linux_huge_pages,
       .populate = linux_populate,

@@ -118,6 +118,23 @@ TEST(OsLinux, PopulatedPagesAreResidentAndKeepTheirContent) {
   }
 }
 
+TEST(OsLinux, WhatWasWrittenToIsResidentUntilItIsPurged) {
+  const size_t bytes = 4 * kMiB;  // more pages than one question is about
+  char *start = static_cast<char *>(os->map(nullptr, bytes));
+  ASSERT_NE(start, nullptr);
+  os->huge_pages(start, bytes, false);
+  EXPECT_EQ(os->resident_bytes(start, bytes), 0u);
+  for (size_t offset : {size_t{0}, kMiB, bytes - 1}) start[offset] = 1;
+  EXPECT_EQ(os->resident_bytes(start, bytes), 3 * os->page_bytes);
+  EXPECT_EQ(os->resident_bytes(start + os->page_bytes, bytes - os->page_bytes), 2 * os->page_bytes);
+  EXPECT_TRUE(os->purge(start, kMiB));
+  EXPECT_EQ(os->resident_bytes(start, bytes), 2 * os->page_bytes);
+  EXPECT_TRUE(os->unmap(start, bytes));
+  errno = EDOM;
+  EXPECT_EQ(os->resident_bytes(start, bytes), bytes) << "the kernel does not say";
+  EXPECT_EQ(errno, EDOM);
+}
+
 TEST(OsLinux, WhatIsNotMappedCannotBePopulated) {
   char *start = static_cast<char *>(hak_os_map_aligned(os, nullptr, 2 * kMiB, 2 * kMiB));
   ASSERT_NE(start, nullptr);

@@ -23,7 +23,9 @@ void *hak_malloc(size_t size);
 // with one line on stderr that names it (see docs/misuse.md for what is recognised).
 void hak_free(void *p);
 
-// Returns a block of n * size bytes, all zero; NULL and ENOMEM as above and when the product overflows.
+// Returns a block of n * size bytes, all zero; NULL and ENOMEM as above and when the product overflows. Cost: as
+// malloc, and the clearing, which memory that is fresh goes without, and a block of 256 KiB or more if few of its pages
+// were written to.
 void *hak_calloc(size_t n, size_t size);
 
 // Changes the size of block `p` to `size` bytes, keeping the content up to the smaller of both sizes; the block may

@@ -327,6 +327,28 @@ HAK_EXPORT void *hak_malloc(size_t size) { return hak_router_malloc(size); }
 
 HAK_EXPORT void hak_free(void *p) { hak_router_free(p); }
 
+// Below this to ask which pages hold memory does not pay.
+#define ASKED_BYTES_MIN ((size_t)256 * 1024)
+// Pages are given back, to be zero when they are next touched, where no more than this part of a block has memory.
+#define SPARSE_PART 8
+
+// Whether so few of the pages were in memory that they have been given back.
+static bool clear_sparse(const struct hak_os *os, char *pages, size_t bytes) {
+  return os->resident_bytes(pages, bytes) <= bytes / SPARSE_PART && os->purge(pages, bytes);
+}
+
+// Makes block `p` zero.
+static void clear(const struct hak_os *os, char *p, size_t bytes) {
+  size_t head_bytes = hak_round_up((uintptr_t)p, os->page_bytes) - (uintptr_t)p;
+  size_t whole_bytes = hak_round_down(bytes - head_bytes, os->page_bytes);
+  if (bytes < ASKED_BYTES_MIN || !clear_sparse(os, p + head_bytes, whole_bytes)) {
+    memset(p, 0, bytes);
+    return;
+  }
+  memset(p, 0, head_bytes);
+  memset(p + head_bytes + whole_bytes, 0, bytes - head_bytes - whole_bytes);
+}
+
 HAK_EXPORT void *hak_calloc(size_t n, size_t size) {
   size_t bytes;
   if (HAK_UNLIKELY(__builtin_mul_overflow(n, size, &bytes))) {
@@ -340,8 +362,8 @@ HAK_EXPORT void *hak_calloc(size_t n, size_t size) {
   bool zeroed;
   void *p = malloc_any(bytes, HAK_BLOCK_ALIGNMENT, &zeroed);
   if (p == NULL) return NULL;
-  if (!zeroed) return memset(p, 0, bytes);
   hak_unpoison(p, bytes);  // memcheck takes it for undefined
+  if (!zeroed) clear(hak_process_get()->pool.os, p, bytes);
   return p;
 }
 

@@ -1,6 +1,7 @@
 // The allocator as a whole, through its public functions.
 #include <errno.h>
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -42,6 +43,8 @@ using hak_test::kKiB;
 using hak_test::kMiB;
 using hak_test::kSizes;
 using hak_test::TierOf;
+
+const auto kPageBytes = static_cast<size_t>(sysconf(_SC_PAGESIZE));
 
 uintptr_t Address(const void *p) { return reinterpret_cast<uintptr_t>(p); }
 
@@ -207,6 +210,63 @@ size_t MinorFaults() {
   struct rusage usage;
   getrusage(RUSAGE_SELF, &usage);
   return static_cast<size_t>(usage.ru_minflt);
+}
+
+size_t ResidentPages(const void *p, size_t size) {
+  const size_t n_pages = (size + kPageBytes - 1) / kPageBytes;
+  std::vector<unsigned char> resident(n_pages);
+  EXPECT_EQ(mincore(const_cast<void *>(p), n_pages * kPageBytes, resident.data()), 0);
+  return static_cast<size_t>(
+      std::count_if(resident.begin(), resident.end(), [](unsigned char page) { return (page & 1) != 0; }));
+}
+
+// Neither is whole pages.
+const size_t kSizesOfTables[] = {kMiB - 100, 4 * kMiB - 100};
+
+TEST(Router, CallocOfWhatWasUsedSparselyIsZeroAndSparse) {
+  for (size_t size : kSizesOfTables) {
+    hak_trim(0);
+    auto *p = static_cast<unsigned char *>(hak_calloc(1, size));
+    for (int round = 0; round < 3; ++round) {
+      ASSERT_NE(p, nullptr);
+      for (size_t i : {size_t{0}, size / 3, size - 1}) p[i] = 0xff;
+      hak_free(p);
+      p = static_cast<unsigned char *>(hak_calloc(1, size));
+      EXPECT_LE(ResidentPages(p, size), 1u) << size;  // which was cleared in part
+    }
+    EXPECT_TRUE(IsZero(p, size)) << size;
+    hak_free(p);
+  }
+}
+
+TEST(Router, CallocOfWhatWasUsedAsAWholeFaultsNothingIn) {
+  for (size_t size : kSizesOfTables) {
+    if (HAK_CONFIG_HARDENED && size >= 2 * kMiB) continue;  // of freed mappings it keeps no pages
+    hak_free(memset(hak_malloc(size), 0xff, size));
+    const size_t faults = MinorFaults();
+    void *p = hak_calloc(1, size);
+    ASSERT_NE(p, nullptr);
+    EXPECT_TRUE(IsZero(p, size)) << size;
+    EXPECT_LT(MinorFaults() - faults, size / kPageBytes / 2) << size;
+    hak_free(p);
+  }
+}
+
+TEST(Router, CallocIsZeroAlsoWhereSparsePagesCannotGoBack) {
+  for (size_t size : kSizesOfTables) {
+    hak_trim(0);
+    auto *p = static_cast<unsigned char *>(hak_calloc(1, size));
+    ASSERT_NE(p, nullptr);
+    const size_t whole = size / kPageBytes * kPageBytes;
+    if (mlock2(p, whole, MLOCK_ONFAULT) != 0) GTEST_SKIP() << "memory cannot be locked here";
+    p[size / 3] = 0xff;
+    hak_free(p);
+    auto *q = static_cast<unsigned char *>(hak_calloc(1, size));
+    ASSERT_NE(q, nullptr);
+    EXPECT_TRUE(IsZero(q, size)) << size;
+    munlock(p, whole);
+    hak_free(q);
+  }
 }
 
 TEST(Router, CallocOfAGiBTouchesNothing) {
