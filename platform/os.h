@@ -64,8 +64,8 @@ struct hak_os {
 // The kernel this process runs on. Never fails, never allocates; the page size is read at run time.
 const struct hak_os *hak_os_linux(void);
 
-// Between the two, what the calling thread unmaps and purges is counted, as far as it was resident; the second returns
-// the bytes. They do not nest. Cost: a system call more for each range, in proportion to its length.
+// Between the two, what the calling thread unmaps and purges is counted, as far as it was resident (resident_bytes);
+// the second returns the bytes. They do not nest. Cost: a system call more for each range, in proportion to its length.
 void hak_os_count_begin(void);
 size_t hak_os_count_end(void);
 
