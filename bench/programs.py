@@ -1,5 +1,6 @@
 """The rows of //bench:compare that run real programs, Debian's own where installed, on generated inputs."""
 
+import json
 import random
 import shutil
 import subprocess
@@ -162,6 +163,99 @@ def write_smt(folder, scale):
     (folder / "input.smt2").write_text("\n".join(lines), encoding="utf-8")
 
 
+def write_cpp(folder, scale):
+    """Containers, algorithms and lambdas of many types, as the headers of the standard library are made for."""
+    parts = ["".join(f"#include <{header}>\n" for header in ("algorithm", "functional", "map", "memory", "regex", "set",
+                                                            "sstream", "string", "unordered_map", "vector"))]
+    for i in range(times(4, scale)):
+        parts.append(f"""
+template <typename T> struct Item{i} {{
+  T value;
+  std::string name;
+  bool operator<(const Item{i} &other) const {{ return name < other.name; }}
+}};
+int function_{i}(int n) {{
+  std::map<std::string, std::vector<Item{i}<int>>> by_name;
+  std::unordered_map<int, std::set<Item{i}<double>>> by_key;
+  for (int k = 0; k < n; k++) {{
+    by_name[std::to_string(k % {i + 3})].push_back({{k, "a"}});
+    by_key[k % {i + 5}].insert({{k * 0.5, std::to_string(k)}});
+  }}
+  std::function<int(int)> add = [&](int k) {{ return k + static_cast<int>(by_key.size()); }};
+  auto &items = by_name["1"];
+  std::sort(items.begin(), items.end(), [](const auto &a, const auto &b) {{ return b < a; }});
+  std::ostringstream out;
+  for (const auto &item : items) out << add(item.value) << item.name;
+  return static_cast<int>(out.str().size());
+}}
+""")
+    (folder / "input.cc").write_text("".join(parts), encoding="utf-8")
+
+
+def write_perl(folder, scale):
+    (folder / "input.pl").write_text(f"""
+use strict; use warnings;
+my (%count, %places, @kept);
+my $x = 1;
+sub draw {{ $x = ($x * 1103515245 + 12345) % 2147483648; return $x % $_[0]; }}
+for my $round (1 .. {times(32, scale)}) {{
+  my $text = join " ", map {{ "word" . draw(9000) . ("x" x draw(20)) }} 1 .. 12000;
+  while ($text =~ /([a-z]+)([0-9]+)(x*)/g) {{
+    $count{{"$1$2"}}++;
+    push @{{$places{{$2}}}}, [length $3, pos $text];
+  }}
+  my @most = sort {{ $count{{$b}} <=> $count{{$a}} || $a cmp $b }} keys %count;
+  delete $count{{$_}} for @most[@most / 2 .. $#most];
+  delete $places{{draw(9000)}} for 1 .. 3000;
+  push @kept, {{ round => $round, most => [@most[0 .. 99]], text => substr($text, 0, draw(length $text)) }};
+  shift @kept if @kept > 5;
+}}
+die unless @kept;
+""", encoding="utf-8")
+
+
+def write_tcl(folder, scale):
+    (folder / "input.tcl").write_text(f"""
+set x 1
+proc draw n {{ global x; set x [expr {{($x * 1103515245 + 12345) % 2147483648}}]; return [expr {{$x % $n}}] }}
+for {{set round 0}} {{$round < {times(6, scale)}}} {{incr round}} {{
+  set table [dict create]
+  set rows {{}}
+  for {{set i 0}} {{$i < 20000}} {{incr i}} {{
+    set key key[draw 3000]
+    dict lappend table $key "value $i"
+    lappend rows [list $key $i [string repeat x [draw 60]]]
+  }}
+  set rows [lsort -index 2 [lsort -index 0 $rows]]
+  set total 0
+  dict for {{key values}} $table {{ foreach value $values {{ incr total [string length [string toupper $value]] }} }}
+  foreach row $rows {{ regsub -all {{x+}} [join $row ";"] "<&>" line; incr total [llength [split $line ";"]] }}
+}}
+""", encoding="utf-8")
+
+
+def write_xml(folder, scale):
+    draw = random.Random(12345)
+    lines = ["<?xml version='1.0'?>", "<catalogue>"]
+    for i in range(times(300000, scale)):
+        words = " ".join(f"word{draw.randrange(1000)}" for _ in range(draw.randrange(1, 9)))
+        lines.append(f"<item id='{i}' kind='{'abcdef'[draw.randrange(6)]}'><name>{'n' * draw.randrange(3, 20)}</name>"
+                     f"<price>{draw.random():.6f}</price><text>{words}</text></item>")
+    lines.append("</catalogue>")
+    (folder / "input.xml").write_text("\n".join(lines), encoding="utf-8")
+
+
+def write_json(folder, scale):
+    draw = random.Random(12345)
+    records = [{"id": i, "name": "x" * draw.randrange(1, 30), "price": draw.random(),
+                "tags": [f"tag{draw.randrange(50)}" for _ in range(draw.randrange(6))]}
+               for i in range(times(80000, scale))]
+    (folder / "input.json").write_text(json.dumps(records), encoding="utf-8")
+    (folder / "input.jq").write_text("""
+[.[] | {id, length: (.name | length), tags: (.tags | unique)}] | group_by(.length) | map(length)
+""", encoding="utf-8")
+
+
 def drive_redis(folder, scale):
     """Fills and uses the server by clients that are not on the allocator under test."""
     client = ["-s", str(folder / "socket")]
@@ -183,11 +277,18 @@ def write_nothing(_folder, _scale):
 
 PROGRAMS = [
     Program("gcc -O2", "gcc", ("gcc", "-O2", "-c", "FOLDER/input.c", "-o", "FOLDER/output.o"), write_c),
+    Program("g++ -O1", "g++", ("g++", "-std=c++17", "-O1", "-c", "FOLDER/input.cc", "-o", "FOLDER/output.o"), write_cpp),
+    Program("cppcheck", "cppcheck", ("cppcheck", "-q", "--enable=all", "FOLDER/input.c"),
+            lambda folder, scale: write_c(folder, 2 * scale)),
     # Every object through malloc instead of Python's own arenas, and with them.
     Program("python3, all by malloc", "python3", ("python3", "FOLDER/input.py"), write_python,
             {"PYTHONMALLOC": "malloc", "PYTHONHASHSEED": "0"}),
     Program("python3", "python3", ("python3", "FOLDER/input.py"), write_python, {"PYTHONHASHSEED": "0"}),
+    Program("perl", "perl", ("perl", "FOLDER/input.pl"), write_perl, {"PERL_HASH_SEED": "0"}),
+    Program("tclsh", "tcl", ("tclsh", "FOLDER/input.tcl"), write_tcl),
     Program("lua", "lua5.4", ("lua5.4", "FOLDER/input.lua"), write_lua),
+    Program("jq", "jq", ("jq", "-c", "-f", "FOLDER/input.jq", "FOLDER/input.json"), write_json),
+    Program("xmllint", "libxml2-utils", ("xmllint", "--format", "--output", "/dev/null", "FOLDER/input.xml"), write_xml),
     Program("sqlite3", "sqlite3", ("sqlite3", "-batch", ":memory:", ".read FOLDER/input.sql"), write_sql),
     Program("redis-server", "redis-server",
             ("redis-server", "--port", "0", "--unixsocket", "FOLDER/socket", "--save", "", "--appendonly", "no",
