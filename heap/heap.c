@@ -301,9 +301,17 @@ static void open_recent(struct hak_heap *heap, struct hak_at_hand *at_hand, cons
 // stay when the program has dropped all it had. So a heap that takes more memory, or gives back much, and with each
 // tick, looks for kinds that are not in use any more: those that took no slab and no strip since the last look. Their
 // slabs cease to be current, and what is freed in them counts. A kind that lives on what it frees itself is taken for
-// one of these, and its next malloc brings its slab back.
+// one of these, and its next malloc brings its slab back. Since a look walks over all that they have free, the memory
+// taken is to be a part of what the process has, too.
 #define LOOK_TAKEN_BYTES ((size_t)512 * 1024)
+#define LOOK_TAKEN_PART 64
 #define LOOK_RETURNED_BYTES ((size_t)4 * 1024 * 1024)
+
+static bool has_taken_much(const struct hak_heap *heap) {
+  if (HAK_LIKELY(heap->taken_bytes < LOOK_TAKEN_BYTES)) return false;
+  size_t backed_bytes = hak_load_relaxed(&heap->set->pool->retain.backed_bytes);
+  return heap->taken_bytes * hak_load_relaxed(&heap->set->n_attached) >= backed_bytes / LOOK_TAKEN_PART;
+}
 
 static void return_unused_kinds(struct hak_cache *cache) {
   struct hak_heap *heap = cache->heap;
@@ -326,7 +334,7 @@ bool hak_heap_refill(struct hak_cache *cache, const struct hak_class *geometry) 
   bool is_mid = kind >= HAK_KIND_MID_FIRST;
   uintptr_t *list = is_mid ? &at_hand->recent[kind - HAK_KIND_MID_FIRST] : &at_hand->list[kind];
   hak_heap_enter(cache);
-  if (HAK_UNLIKELY(cache->heap->taken_bytes >= LOOK_TAKEN_BYTES)) return_unused_kinds(cache);
+  if (HAK_UNLIKELY(has_taken_much(cache->heap))) return_unused_kinds(cache);
   bool done = refill(cache, geometry, list);
   if (HAK_UNLIKELY(!done && hak_has_mail(cache->heap))) {
     // Memory has run out: so all mail is worth its time.

@@ -34,7 +34,7 @@
 //   carved   so that memory that holds pages is used before more is touched
 //   AWAKE    an eighth of its blocks or more are free; becomes current first
 //   SPARSE   an eighth of its blocks or less are in use; becomes current when no AWAKE one is there, so that it can
-//            become empty. When it has come to its last blocks (a sixteenth), its free strips are worth a look
+//            become empty. When it has come to its last blocks (a sixteenth at most), its free strips are worth a look
 //
 //            fresh                 list empty
 //   (pool) --------> CURRENT --------------------> ASLEEP, PARTLY ------> AWAKE ------> SPARSE ------> (pool) when
@@ -188,10 +188,11 @@ static inline size_t hak_slab_dirty_bytes(const struct hak_slab *slab) {
 // An eighth of the blocks, at least 1: so many free wake a slab, so many used or less make it sparse.
 static inline uint32_t hak_slab_eighth(const struct hak_slab *slab) { return (uint32_t)hak_max(slab->n_blocks / 8, 1); }
 
-// When so few are in use, a SPARSE slab is worth a look at its free strips. Not earlier, since a slab that is on its
-// way to be empty is not, and a look touches all its free blocks.
+// When so few are in use, a SPARSE slab is worth a look at its free strips: a sixteenth, but no more than there are
+// strips, or of small blocks that are freed at random each strip would have some. Not earlier, since a slab that is on
+// its way to be empty is not worth it, and a look touches all its free blocks.
 static inline uint32_t hak_slab_last_blocks(const struct hak_slab *slab) {
-  return (uint32_t)hak_max(slab->n_blocks / 16, 3);
+  return (uint32_t)hak_max(hak_min(slab->n_blocks / 16, hak_kind_strips(slab->kind)), 3);
 }
 
 #ifdef __cplusplus

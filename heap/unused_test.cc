@@ -170,6 +170,28 @@ TEST_F(Heap, EachLookFindsTheStripsThatHaveBecomeFreeSinceTheLast) {
   thread.Free(of_current);
 }
 
+TEST_F(Heap, ASlabOfSmallBlocksIsNotLookedAtBeforeItHasOneForEachStrip) {
+  constexpr uint32_t kSmallKind = 4;
+  pool_.retain.min_bytes = SIZE_MAX;
+  Thread thread(&heaps_);
+  std::vector<void *> blocks = thread.MallocSlab(kSmallKind);
+  void *of_current = thread.Malloc(kSmallKind);
+  std::shuffle(blocks.begin(), blocks.end(), std::mt19937(1));
+  const hak_slab *slab = SlabOf(blocks[0]);
+  ASSERT_GT(slab->n_blocks / 16u, hak_kind_strips(kSmallKind));
+  while (blocks.size() > hak_kind_strips(kSmallKind)) {
+    EXPECT_FALSE(slab->counted) << blocks.size();
+    thread.Free(blocks.back());
+    blocks.pop_back();
+  }
+  EXPECT_TRUE(slab->counted);
+  const size_t purged = hak_os_fake_purged_bytes();
+  hak_heap_trim(&thread.cache);
+  EXPECT_GT(hak_os_fake_purged_bytes() - purged, kRunBytes / 4) << "of a third nothing is in use by chance";
+  thread.FreeAll(blocks);
+  thread.Free(of_current);
+}
+
 // A slab of which every `nth` block is in use, not current, and these blocks.
 struct Sparse {
   hak_slab *slab;
@@ -430,6 +452,24 @@ TEST_F(Heap, GivesUpTheCurrentSlabsOfUnusedKindsWhereItTakesMore) {
   std::vector<void *> more = thread.MallocMany(kMidKind, 3 * 1024 * 1024 / ClassOf(kMidKind).block_bytes);
   EXPECT_EQ(slab->state, HAK_SLAB_SPARSE);
   EXPECT_EQ(hak_slab_used(slab), 1u);
+  thread.FreeAll(more);
+  thread.Free(in_use);
+}
+
+TEST_F(Heap, TakesMoreBeforeItLooksForUnusedKindsWhereTheProcessIsLarge) {
+  constexpr size_t kMiB = 1024 * 1024;
+  pool_.retain.min_bytes = SIZE_MAX;
+  Thread thread(&heaps_);
+  void *in_use = thread.Malloc(kKind);
+  hak_slab *slab = SlabOf(in_use);
+  const size_t n_per_mib = kMiB / ClassOf(kMidKind).block_bytes;
+  pool_.retain.backed_bytes += 320 * kMiB;  // so that it looks after 5 MiB
+  pool_.cannot_populate = true;             // what was populated is not taken fresh
+  std::vector<void *> more = thread.MallocMany(kMidKind, 9 * n_per_mib);
+  EXPECT_EQ(slab->state, HAK_SLAB_CURRENT) << "the second look finds that nothing has changed since the first";
+  for (void *p : thread.MallocMany(kMidKind, 3 * n_per_mib)) more.push_back(p);
+  EXPECT_NE(slab->state, HAK_SLAB_CURRENT);
+  pool_.retain.backed_bytes -= 320 * kMiB;
   thread.FreeAll(more);
   thread.Free(in_use);
 }
