@@ -302,13 +302,13 @@ static void open_recent(struct hak_heap *heap, struct hak_at_hand *at_hand, cons
 // tick, looks for kinds that are not in use any more: those that took no slab and no strip since the last look. Their
 // slabs cease to be current, and what is freed in them counts. A kind that lives on what it frees itself is taken for
 // one of these, and its next malloc brings its slab back. Since a look walks over all that they have free, the memory
-// taken is to be a part of what the process has, too.
+// taken is to be a part of what the process has, too: each heap's share of a 64th.
 #define LOOK_TAKEN_BYTES ((size_t)512 * 1024)
 #define LOOK_TAKEN_PART 64
 #define LOOK_RETURNED_BYTES ((size_t)4 * 1024 * 1024)
 
 static bool has_taken_much(const struct hak_heap *heap) {
-  if (HAK_LIKELY(heap->taken_bytes < LOOK_TAKEN_BYTES)) return false;
+  if (heap->taken_bytes < LOOK_TAKEN_BYTES) return false;
   size_t backed_bytes = hak_load_relaxed(&heap->set->pool->retain.backed_bytes);
   return heap->taken_bytes * hak_load_relaxed(&heap->set->n_attached) >= backed_bytes / LOOK_TAKEN_PART;
 }
