@@ -299,19 +299,12 @@ static void open_recent(struct hak_heap *heap, struct hak_at_hand *at_hand, cons
 
 // Frees in a current slab count nothing, so that nobody learns when it is empty, and the last slab of each kind would
 // stay when the program has dropped all it had. So a heap that takes more memory, or gives back much, and with each
-// tick, looks for kinds that are not in use any more: those that took no slab and no strip since the last look. Their
-// slabs cease to be current, and what is freed in them counts. A kind that lives on what it frees itself is taken for
-// one of these, and its next malloc brings its slab back. Since a look walks over all that they have free, the memory
-// taken is to be a part of what the process has, too: each heap's share of a 64th.
+// tick, looks for kinds that are not in use any more: since the last look they took no slab and no strip, and the list
+// of Tiny begins with the same block. Their slabs cease to be current, and what is freed in them counts. That takes a
+// walk over all that they have free. A kind that is in use after all (its blocks are freed before the next is wanted,
+// or Mid's recent ones serve it) gets its slab back with the next malloc that asks for it.
 #define LOOK_TAKEN_BYTES ((size_t)512 * 1024)
-#define LOOK_TAKEN_PART 64
 #define LOOK_RETURNED_BYTES ((size_t)4 * 1024 * 1024)
-
-static bool has_taken_much(const struct hak_heap *heap) {
-  if (heap->taken_bytes < LOOK_TAKEN_BYTES) return false;
-  size_t backed_bytes = hak_load_relaxed(&heap->set->pool->retain.backed_bytes);
-  return heap->taken_bytes * hak_load_relaxed(&heap->set->n_attached) >= backed_bytes / LOOK_TAKEN_PART;
-}
 
 static void return_unused_kinds(struct hak_cache *cache) {
   struct hak_heap *heap = cache->heap;
@@ -319,7 +312,8 @@ static void return_unused_kinds(struct hak_cache *cache) {
   for (size_t kind = 0; kind < HAK_KINDS; ++kind) {
     struct hak_slab *slab = heap->bin[kind].current;
     if (slab == NULL) continue;
-    uint16_t seen = (uint16_t)(hak_count_bits(slab->uncarved) + 1);
+    uintptr_t place = cache->at_hand.list[kind] / HAK_BLOCK_ALIGNMENT;
+    uint16_t seen = (uint16_t)(2 * (place + (unsigned)hak_count_bits(slab->uncarved)) + 1);  // not 0
     if (slab->seen == seen) {
       hak_bin_return_current(heap, kind, &cache->at_hand.list[kind]);
     } else {
@@ -334,7 +328,7 @@ bool hak_heap_refill(struct hak_cache *cache, const struct hak_class *geometry) 
   bool is_mid = kind >= HAK_KIND_MID_FIRST;
   uintptr_t *list = is_mid ? &at_hand->recent[kind - HAK_KIND_MID_FIRST] : &at_hand->list[kind];
   hak_heap_enter(cache);
-  if (HAK_UNLIKELY(has_taken_much(cache->heap))) return_unused_kinds(cache);
+  if (HAK_UNLIKELY(cache->heap->taken_bytes >= LOOK_TAKEN_BYTES)) return_unused_kinds(cache);
   bool done = refill(cache, geometry, list);
   if (HAK_UNLIKELY(!done && hak_has_mail(cache->heap))) {
     // Memory has run out: so all mail is worth its time.

@@ -124,7 +124,7 @@ struct hak_slab {
   uint16_t n_blocks;
   uint8_t kind;
   uint8_t state;                 // enum hak_slab_state
-  uint16_t seen;                 // at the last look: blocks in use; CURRENT: uncarved strips, and 1; 0: no look yet
+  uint16_t seen;                 // at the last look: blocks in use; CURRENT: a hash, return_unused_kinds; 0: no look
   struct hak_slab *next, *prev;  // the owner's list of this kind and state
   uint64_t dirty;                // bit per strip
   uint32_t purgeable_ms;         // since when it is (the low bits of the clock)

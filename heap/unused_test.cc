@@ -456,22 +456,24 @@ TEST_F(Heap, GivesUpTheCurrentSlabsOfUnusedKindsWhereItTakesMore) {
   thread.Free(in_use);
 }
 
-TEST_F(Heap, TakesMoreBeforeItLooksForUnusedKindsWhereTheProcessIsLarge) {
-  constexpr size_t kMiB = 1024 * 1024;
-  pool_.retain.min_bytes = SIZE_MAX;
+// It takes no slab and no strip, but malloc and free come to other blocks.
+TEST_F(Heap, KeepsTheCurrentSlabOfAKindThatLivesOnWhatItFrees) {
   Thread thread(&heaps_);
-  void *in_use = thread.Malloc(kKind);
-  hak_slab *slab = SlabOf(in_use);
-  const size_t n_per_mib = kMiB / ClassOf(kMidKind).block_bytes;
-  pool_.retain.backed_bytes += 320 * kMiB;  // so that it looks after 5 MiB
-  pool_.cannot_populate = true;             // what was populated is not taken fresh
-  std::vector<void *> more = thread.MallocMany(kMidKind, 9 * n_per_mib);
-  EXPECT_EQ(slab->state, HAK_SLAB_CURRENT) << "the second look finds that nothing has changed since the first";
-  for (void *p : thread.MallocMany(kMidKind, 3 * n_per_mib)) more.push_back(p);
+  std::vector<void *> blocks = thread.MallocMany(kKind, ClassOf(kKind).n_blocks / 2);
+  hak_slab *slab = SlabOf(blocks[0]);
+  const uint64_t uncarved = slab->uncarved;
+  for (int look = 0; look < 5; ++look) {
+    thread.Free(blocks.back());
+    blocks.pop_back();
+    hak_os_fake_advance_ms(HAK_POOL_PURGE_DELAY_MS);
+    hak_heap_tick(&thread.cache);
+    EXPECT_EQ(slab->state, HAK_SLAB_CURRENT) << look;
+  }
+  EXPECT_EQ(slab->uncarved, uncarved) << "the test is about a kind that carves nothing";
+  hak_os_fake_advance_ms(HAK_POOL_PURGE_DELAY_MS);
+  hak_heap_tick(&thread.cache);
   EXPECT_NE(slab->state, HAK_SLAB_CURRENT);
-  pool_.retain.backed_bytes -= 320 * kMiB;
-  thread.FreeAll(more);
-  thread.Free(in_use);
+  thread.FreeAll(blocks);
 }
 
 // Runs that hold pages
