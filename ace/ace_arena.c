@@ -125,7 +125,7 @@ static bool is_empty(const struct hak_ace_superslab *superslab) { return supersl
 static struct hak_ace_superslab *grow_locked(struct hak_ace *ace, struct hak_ace_arena *arena)
     HAK_REQUIRES(arena->lock) {
   bool zeroed = false;
-  uintptr_t base = hak_pool_acquire(ace->pool, HAK_SUPERSLAB_SLABS, false, &zeroed);
+  uintptr_t base = hak_pool_acquire(ace->pool, HAK_SUPERSLAB_SLABS, HAK_DEMAND_WHOLE, &zeroed);
   if (base == 0) return NULL;
   struct hak_ace_superslab *superslab = hak_ace_superslab_init(base, arena, zeroed);
   struct hak_retain *retain = &ace->pool->retain;

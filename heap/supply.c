@@ -63,8 +63,14 @@ void hak_slab_release(struct hak_heap *heap, struct hak_slab *slab) {
   }
 }
 
-// A kind that has filled so many runs since the last trim takes memory in larger steps (pool.h).
+// A kind that has filled so many runs since the last trim is likely to use the next one, and to take many more.
+#define WARM_RUNS 4
 #define HOT_RUNS 8
+
+static enum hak_demand demand(const struct hak_heap *heap, const struct hak_bin *bin) {
+  if (heap->set->diet || bin->n_fresh < WARM_RUNS) return HAK_DEMAND_LITTLE;
+  return bin->n_fresh < HOT_RUNS ? HAK_DEMAND_WHOLE : HAK_DEMAND_MANY;
+}
 
 // Of the first run of a kind little may be used, and its pages would stay with it. Whether they went back to the
 // operating system, so that the run is zero.
@@ -88,8 +94,7 @@ struct hak_slab *hak_slab_fresh(struct hak_heap *heap, const struct hak_class *g
     // Address space without pages would be of no use.
     size_t strip_bytes = (size_t)1 << hak_kind_strip_shift(geometry->kind);
     if (hak_limit_refuses(&retain->limit, strip_bytes)) return NULL;
-    bool hot = bin->n_fresh >= HOT_RUNS && !heap->set->diet;
-    base = hak_pool_acquire(heap->set->pool, geometry->n_slabs, hot, &zeroed);
+    base = hak_pool_acquire(heap->set->pool, geometry->n_slabs, demand(heap, bin), &zeroed);
     if (base == 0) return NULL;
   }
   if (!zeroed) zeroed = purge_first_run(heap, geometry, base);

@@ -372,6 +372,24 @@ TEST_F(Heap, KeepsStripsThatCannotBePurged) {
   thread.FreeAll(sparse.used);
 }
 
+// Where the system gives huge pages to everybody: of the first runs of a kind most may never be touched.
+TEST_F(Heap, AKindThatHasFilledFourRunsRefusesNoHugePages) {
+  pool_.retain.backed_bytes = HAK_POOL_SMALL_BYTES;
+  Thread thread(&heaps_);
+  std::vector<void *> blocks;
+  auto refused_by_next_run = [&](uint32_t kind) {
+    for (void *p : thread.MallocSlab(kind)) blocks.push_back(p);
+    return hak_superslab_descriptor(reinterpret_cast<uintptr_t>(blocks.back()))->refuses_huge_pages;
+  };
+  // With two runs of each of four kinds a SuperSlab is full.
+  for (int run = 0; run < 4; ++run) {
+    for (uint32_t kind = kKind; kind < kKind + 4; ++kind) EXPECT_TRUE(refused_by_next_run(kind)) << run;
+  }
+  EXPECT_FALSE(refused_by_next_run(kKind));
+  thread.FreeAll(blocks);
+  pool_.retain.backed_bytes -= HAK_POOL_SMALL_BYTES;
+}
+
 // Kinds that are not in use any more
 
 // What a heap must free for two looks at its kinds, of which the second finds what was not used since the first: 4 MiB

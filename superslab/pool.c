@@ -129,23 +129,21 @@ static bool register_superslabs_locked(struct hak_pool *pool, uintptr_t base, si
   return true;
 }
 
-static bool is_small(const struct hak_pool *pool) {
-  return hak_load_relaxed(&pool->retain.backed_bytes) < HAK_POOL_SMALL_BYTES;
-}
-
 // Huge pages are not to inflate a small process, nor many threads that each have a little of many kinds, whatever the
 // system's setting: of the run of such a kind, which is a part of a SuperSlab, most may never be touched.
-static void choose_page_size_locked(struct hak_pool *pool, uintptr_t base, size_t count, bool will_be_used)
+static void choose_page_size_locked(struct hak_pool *pool, uintptr_t base, size_t count, enum hak_demand demand)
     HAK_REQUIRES(pool->lock) {
   enum hak_thp thp = (enum hak_thp)hak_load_relaxed(&pool->thp);
-  if (thp == HAK_THP_AUTO && will_be_used && !is_small(pool)) return;
+  bool is_small = hak_load_relaxed(&pool->retain.backed_bytes) < HAK_POOL_SMALL_BYTES;
+  if (thp == HAK_THP_AUTO && demand != HAK_DEMAND_LITTLE && !is_small) return;
   pool->os->huge_pages((void *)base, count * HAK_SUPERSLAB_BYTES, thp == HAK_THP_ALWAYS);
   for (size_t i = 0; i < count; ++i) {
     hak_superslab_descriptor(base + i * HAK_SUPERSLAB_BYTES)->refuses_huge_pages = thp != HAK_THP_ALWAYS;
   }
 }
 
-static bool grow_locked(struct hak_pool *pool, size_t count, bool will_be_used, uint64_t now) HAK_REQUIRES(pool->lock) {
+static bool grow_locked(struct hak_pool *pool, size_t count, enum hak_demand demand, uint64_t now)
+    HAK_REQUIRES(pool->lock) {
   // Below the last one, where the kernel's own top-down search would go as well: neighbours share one mapping.
   size_t bytes = count * HAK_SUPERSLAB_BYTES;
   void *hint = pool->last_mapped > bytes ? (void *)(pool->last_mapped - bytes) : NULL;
@@ -157,17 +155,17 @@ static bool grow_locked(struct hak_pool *pool, size_t count, bool will_be_used, 
   }
   hak_poison((void *)base, bytes);
   pool->last_mapped = base;
-  choose_page_size_locked(pool, base, count, will_be_used);
+  choose_page_size_locked(pool, base, count, demand);
   return true;
 }
 
 // Population: a process that grows gets the pages of a whole SuperSlab at once, most of the time one huge page, instead
 // of a fault for each. They count as unused until their slabs are taken, and go back as others do if they are not.
 
-// Not where an eighth of what the process has is unused as it is.
+// Not where an eighth of what the process has would be unused, and so not before it has 16 MiB.
 static bool may_populate(const struct hak_pool *pool) {
   size_t unused = hak_load_relaxed(&pool->retain.unused_bytes) + HAK_SUPERSLAB_BYTES;
-  return !is_small(pool) && unused <= hak_load_relaxed(&pool->retain.backed_bytes) / 8;
+  return unused <= hak_load_relaxed(&pool->retain.backed_bytes) / 8;
 }
 
 // If so, it counts as held. Asked for first, since to be refused counts as pressure, and this is no need.
@@ -334,16 +332,16 @@ static uintptr_t take_locked(struct hak_pool *pool, struct hak_superslab *supers
   return base;
 }
 
-uintptr_t hak_pool_acquire(struct hak_pool *pool, size_t n_slabs, bool hot, bool *zeroed) {
+uintptr_t hak_pool_acquire(struct hak_pool *pool, size_t n_slabs, enum hak_demand demand, bool *zeroed) {
   HAK_CHECK(hak_is_power_of_two(n_slabs) && n_slabs <= HAK_SUPERSLAB_SLABS);
+  bool hot = demand == HAK_DEMAND_MANY;
   hak_pool_lock(pool);
   // Where nothing is unused, and nothing will be that one run is not taken of, the time does not matter.
   bool needs_time = pool->oldest_unused != NULL || hot || hak_load_relaxed(&pool->thp) == HAK_THP_ALWAYS;
   uint64_t now = needs_time ? pool->os->now_ms() : 0;
   struct hak_superslab *superslab = find_locked(pool, n_slabs);
   if (superslab == NULL) {
-    bool will_be_used = hot || n_slabs == HAK_SUPERSLAB_SLABS;
-    bool grown = (hot && grow_locked(pool, 2, true, now)) || grow_locked(pool, 1, will_be_used, now);
+    bool grown = (hot && grow_locked(pool, 2, demand, now)) || grow_locked(pool, 1, demand, now);
     if (grown) superslab = find_locked(pool, n_slabs);
   }
   bool populates = superslab != NULL && takes_for_populating_locked(pool, superslab, hot);

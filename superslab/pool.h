@@ -26,14 +26,22 @@ struct hak_superslab;
 
 // HAKMEM_THP: where transparent huge pages are used.
 enum hak_thp {
-  HAK_THP_AUTO,    // for slabs of a kind that grows quickly, in a process beyond HAK_POOL_SMALL_BYTES, while they take
-                   // at most twice the time of pages one by one; ACE and Huge: as the system
+  HAK_THP_AUTO,    // for slabs of a kind that grows quickly, in a process that uses 16 MiB, while they take at most
+                   // twice the time of pages one by one; else as the system, but see hak_demand
   HAK_THP_NEVER,   // nowhere, even if the system uses them everywhere
   HAK_THP_ALWAYS,  // everywhere, from the first SuperSlab on
 };
 
-// A process that uses less of Tiny, Mid and ACE gets its pages one by one, as it touches them.
-#define HAK_POOL_SMALL_BYTES ((size_t)16 * 1024 * 1024)
+// What who asks for a run expects to use, which says how the pool grows for it.
+enum hak_demand {
+  HAK_DEMAND_LITTLE,  // perhaps little of the run: by a SuperSlab that refuses huge pages
+  HAK_DEMAND_WHOLE,   // all of it: by one that has them where the system gives them to everybody
+  HAK_DEMAND_MANY,    // and many more runs: by two of these, and each gets all of its pages when the first run of it is
+                      // taken, unless an eighth of what the process has is unused with it
+};
+
+// A process that uses less of Tiny, Mid and ACE refuses huge pages, whatever is asked for.
+#define HAK_POOL_SMALL_BYTES ((size_t)8 * 1024 * 1024)
 
 // The fields belong to pool.c. Lock rank: under it no lock but the registry's is taken.
 struct hak_pool {
@@ -66,11 +74,9 @@ void hak_pool_destroy(struct hak_pool *pool);
 
 // A run of `n_slabs` contiguous slabs (1, 2, 4, 8, 16 or 32), aligned to its own size. Its address, or 0 when
 // the operating system refuses. *zeroed (may be NULL) tells if all of it is known to be zero; else all of it counts as
-// held. `hot` says that the caller will take many more: growth is by two SuperSlabs instead of one, and where the
-// process is not small, a SuperSlab of which this is the first run gets all of its pages at once. The caller sets the
-// registry's entries, and unpoisons (base/poison.h) what it hands out, until it has it back. Any thread. Cost: the
-// pool's lock; system calls once per SuperSlab.
-uintptr_t hak_pool_acquire(struct hak_pool *pool, size_t n_slabs, bool hot, bool *zeroed);
+// held. The caller sets the registry's entries, and unpoisons (base/poison.h) what it hands out, until it has it back.
+// Any thread. Cost: the pool's lock; system calls once per SuperSlab.
+uintptr_t hak_pool_acquire(struct hak_pool *pool, size_t n_slabs, enum hak_demand demand, bool *zeroed);
 
 // Makes the run at `base`, of which nothing is in use and `dirty_bytes` may hold pages and are counted as held
 // (limit.h), count as a whole: that is all that spares and the pool know of a run. Where the limit does not allow for

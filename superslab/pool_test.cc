@@ -70,7 +70,7 @@ TEST_F(Pool, HasNoFixedMaximumOfSuperslabs) {
 
 TEST_F(Pool, GrowsByTwoNeighboursForAHotClass) {
   std::vector<uintptr_t> slabs;
-  for (int i = 0; i < 64; ++i) slabs.push_back(hak_pool_acquire(&pool_, 1, true, nullptr));
+  for (int i = 0; i < 64; ++i) slabs.push_back(hak_pool_acquire(&pool_, 1, HAK_DEMAND_MANY, nullptr));
   EXPECT_EQ(pool_.n_superslabs, 2u);
   std::set<uintptr_t> distinct(slabs.begin(), slabs.end());
   EXPECT_EQ(distinct.size(), 64u);
@@ -80,7 +80,7 @@ TEST_F(Pool, GrowsByTwoNeighboursForAHotClass) {
 
 TEST_F(Pool, GrowsByOneForAHotClassWhenThereIsNoRoomForTwo) {
   hak_os_fake_fail(HAK_OS_FAKE_MAP, 1, 1);
-  uintptr_t slab = hak_pool_acquire(&pool_, 1, true, nullptr);
+  uintptr_t slab = hak_pool_acquire(&pool_, 1, HAK_DEMAND_MANY, nullptr);
   EXPECT_NE(slab, 0u);
   EXPECT_EQ(pool_.n_superslabs, 1u);
   Release(slab);
@@ -213,7 +213,7 @@ TEST_F(Pool, LetsWhollyFreeSuperslabsWithoutPagesLeaveAtOnceButForOne) {
 
 TEST_F(Pool, KeepsAddressSpaceForAMomentWherePagesGoBackAtOnce) {
   pool_.retain.delay_ms = 0;
-  const uintptr_t slab = hak_pool_acquire(&pool_, 1, true, nullptr);
+  const uintptr_t slab = hak_pool_acquire(&pool_, 1, HAK_DEMAND_MANY, nullptr);
   EXPECT_EQ(pool_.n_superslabs, 2u);
   const uintptr_t other = Acquire(1);
   Write(other);
@@ -224,7 +224,7 @@ TEST_F(Pool, KeepsAddressSpaceForAMomentWherePagesGoBackAtOnce) {
 }
 
 TEST_F(Pool, LetsAnUnusedNeighbourLeaveAfterTheDecayTime) {
-  const uintptr_t slab = hak_pool_acquire(&pool_, 1, true, nullptr);
+  const uintptr_t slab = hak_pool_acquire(&pool_, 1, HAK_DEMAND_MANY, nullptr);
   EXPECT_EQ(pool_.n_superslabs, 2u);
   hak_os_fake_advance_ms(HAK_POOL_PURGE_DELAY_MS - 1);
   hak_pool_tick(&pool_);
@@ -385,7 +385,7 @@ TEST_F(Pool, TrimKeepsAsMuchAsItIsToldTo) {
 }
 
 TEST_F(Pool, TrimReturnsTheAddressSpaceOfAnUnusedNeighbourToo) {
-  uintptr_t slab = hak_pool_acquire(&pool_, 1, true, nullptr);
+  uintptr_t slab = hak_pool_acquire(&pool_, 1, HAK_DEMAND_MANY, nullptr);
   EXPECT_EQ(pool_.n_superslabs, 2u);
   hak_pool_trim(&pool_, 0);
   EXPECT_EQ(pool_.n_superslabs, 1u);
@@ -421,7 +421,7 @@ TEST_F(Pool, AnswersZeroWhenNothingCanBeMappedAndServesWhatIsFreedLater) {
   std::vector<uintptr_t> slabs = AcquireMany(32);
   hak_os_fake_fail(HAK_OS_FAKE_MAP, 1, SIZE_MAX);
   for (size_t n_slabs = 1; n_slabs <= kAll; n_slabs *= 2) EXPECT_EQ(Acquire(n_slabs), 0u);
-  EXPECT_EQ(hak_pool_acquire(&pool_, 1, true, nullptr), 0u);
+  EXPECT_EQ(hak_pool_acquire(&pool_, 1, HAK_DEMAND_MANY, nullptr), 0u);
   EXPECT_EQ(pool_.n_slabs_used, 32u);
   EXPECT_EQ(pool_.n_superslabs, 1u);
   Release(slabs[5]);
@@ -582,7 +582,7 @@ TEST_F(Pool, LeavesNothingCoveredWhenARegionCannotBeMade) {
   pool_.last_mapped = border + HAK_SUPERSLAB_BYTES;
   // After the SuperSlabs and one region.
   hak_os_fake_fail(HAK_OS_FAKE_MAP, 3, 1);
-  uintptr_t base = hak_pool_acquire(&pool_, 1, true, nullptr);
+  uintptr_t base = hak_pool_acquire(&pool_, 1, HAK_DEMAND_MANY, nullptr);
   EXPECT_NE(hak_registry.region_offset[(border >> HAK_REGION_SHIFT) - 1], 0u);
   EXPECT_EQ(hak_os_fake_failed_count(HAK_OS_FAKE_MAP), 1u);
   EXPECT_EQ(hak_test::CountCovers(), 1u) << "what was mapped instead";
@@ -632,7 +632,8 @@ TEST_P(PoolProgram, NeverOverlapsNeverLosesAndTellsTheTruthAboutZeroes) {
         if (runs.size() > (i / 3000 % 2 == 0 ? 300u : 20u)) break;
         Run run = {0, size_t{1} << (random() % 8 == 0 ? random() % 6 : 0), random()};
         bool zeroed = false;
-        run.base = hak_pool_acquire(&pool_, run.n_slabs, random() % 4 == 0, &zeroed);
+        run.base =
+            hak_pool_acquire(&pool_, run.n_slabs, random() % 4 == 0 ? HAK_DEMAND_MANY : HAK_DEMAND_LITTLE, &zeroed);
         if (run.base == 0) {
           ASSERT_TRUE(GetParam().failures);
           break;

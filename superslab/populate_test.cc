@@ -22,9 +22,12 @@ using Pool = hak_test::PoolTest;
 
 class Populate : public Pool {
  protected:
+  // What a process has at least that has an eighth of it populated at once.
+  static constexpr size_t kLarge = 8 * HAK_SUPERSLAB_BYTES;
+
   // A process of `bytes` in use, as the tiers count it.
   void Use(size_t bytes) { hak_retain_took_pages(&pool_.retain, bytes, 0); }
-  uintptr_t AcquireHot(size_t n_slabs = 1) { return hak_pool_acquire(&pool_, n_slabs, true, nullptr); }
+  uintptr_t AcquireHot(size_t n_slabs = 1) { return hak_pool_acquire(&pool_, n_slabs, HAK_DEMAND_MANY, nullptr); }
 
   // What the kernel says of the mapping at `address`.
   static bool RefusesHugePages(uintptr_t address) {
@@ -53,7 +56,7 @@ class Populate : public Pool {
 };
 
 TEST_F(Populate, BacksTheSuperslabFromWhichAHotKindIsTheFirstToTake) {
-  Use(HAK_POOL_SMALL_BYTES);
+  Use(kLarge);
   for (size_t i = 0; i < kAll; ++i) taken_.push_back(AcquireHot());
   EXPECT_EQ(hak_os_fake_populated_bytes(true), HAK_SUPERSLAB_BYTES);
   taken_.push_back(AcquireHot());
@@ -61,7 +64,7 @@ TEST_F(Populate, BacksTheSuperslabFromWhichAHotKindIsTheFirstToTake) {
 }
 
 TEST_F(Populate, CountsWhatIsNotTakenYetAsUnusedAndGivesItBackAfterTheDecayTime) {
-  Use(HAK_POOL_SMALL_BYTES);
+  Use(kLarge);
   taken_.push_back(AcquireHot());
   // So that no descriptors go back with the SuperSlab beside it that is not used.
   const uintptr_t below = taken_[0] - HAK_SUPERSLAB_BYTES;
@@ -85,34 +88,34 @@ TEST_F(Populate, CountsWhatIsNotTakenYetAsUnusedAndGivesItBackAfterTheDecayTime)
 }
 
 TEST_F(Populate, IsNotForASmallProcess) {
-  Use(HAK_POOL_SMALL_BYTES - 1);
+  Use(kLarge - 1);
   taken_.push_back(AcquireHot());
   EXPECT_EQ(Populated(), 0u);
 }
 
-TEST_F(Populate, IsNotWhereAnEighthIsUnusedAsItIs) {
-  Use(HAK_POOL_SMALL_BYTES);
-  hak_retain_add_unused(&pool_.retain, HAK_POOL_SMALL_BYTES / 8 - HAK_SUPERSLAB_BYTES + 1);
+TEST_F(Populate, IsNotWhereAnEighthWouldBeUnused) {
+  Use(kLarge);
+  hak_retain_add_unused(&pool_.retain, 1);
   taken_.push_back(AcquireHot());
   EXPECT_EQ(Populated(), 0u);
 }
 
 TEST_F(Populate, IsNotForAColdKindNorForASuperslabInUse) {
-  Use(HAK_POOL_SMALL_BYTES);
+  Use(kLarge);
   taken_.push_back(Acquire(1));
   taken_.push_back(AcquireHot());
   EXPECT_EQ(Populated(), 0u);
 }
 
 TEST_F(Populate, IsNotTriedAgainOnceItWasRefused) {
-  Use(HAK_POOL_SMALL_BYTES);
+  Use(kLarge);
   hak_os_fake_fail(HAK_OS_FAKE_POPULATE, 1, 1);
   for (size_t i = 0; i < 2 * kAll; ++i) taken_.push_back(AcquireHot());
   EXPECT_EQ(hak_os_fake_count(HAK_OS_FAKE_POPULATE), 1u);
 }
 
 TEST_F(Populate, StaysBelowAHardLimit) {
-  Use(HAK_POOL_SMALL_BYTES);
+  Use(kLarge);
   pool_.retain.limit.max_bytes = HAK_SUPERSLAB_BYTES - 1;
   taken_.push_back(AcquireHot());
   EXPECT_EQ(Populated(), 0u);
@@ -120,7 +123,7 @@ TEST_F(Populate, StaysBelowAHardLimit) {
 
 TEST_F(Populate, UsesNoHugePagesWhereTheyAreSwitchedOff) {
   pool_.thp = HAK_THP_NEVER;
-  Use(HAK_POOL_SMALL_BYTES);
+  Use(kLarge);
   taken_.push_back(AcquireHot());
   EXPECT_EQ(hak_os_fake_populated_bytes(true), 0u);
   EXPECT_EQ(Populated(), HAK_SUPERSLAB_BYTES);
@@ -129,12 +132,13 @@ TEST_F(Populate, UsesNoHugePagesWhereTheyAreSwitchedOff) {
 
 // Where the system gives huge pages to everybody.
 TEST_F(Populate, RefusesHugePagesWhereAKindMayUseLittleOfItsRun) {
-  Use(HAK_POOL_SMALL_BYTES);
+  Use(kLarge);
   taken_.push_back(Acquire(1));
   EXPECT_TRUE(RefusesHugePages(taken_[0]));
-  const uintptr_t whole = Acquire(HAK_SUPERSLAB_SLABS);  // as ACE does
+  const uintptr_t whole = hak_pool_acquire(&pool_, kAll, HAK_DEMAND_WHOLE, nullptr);
   EXPECT_FALSE(RefusesHugePages(whole));
-  Release(whole, HAK_SUPERSLAB_SLABS);
+  EXPECT_EQ(Populated(), 0u);
+  Release(whole, kAll);
 }
 
 TEST_F(Populate, BacksEverySuperslabWhereHugePagesAreAlwaysWanted) {
@@ -152,7 +156,7 @@ class HugePageCost : public Populate {
  protected:
   void SetUp() override {
     Populate::SetUp();
-    Use(HAK_POOL_SMALL_BYTES);
+    Use(kLarge);
   }
 
   static void Take(uint64_t small_ns, uint64_t huge_ns) {
@@ -241,9 +245,11 @@ TEST_F(HugePageCost, DoesNotMatterWhereTheKernelDoesNotSay) {
 
 // Even where the system gives them to everybody.
 TEST_F(Populate, RefusesHugePagesForASmallProcess) {
-  for (size_t i = 0; i < kAll; ++i) taken_.push_back(Acquire(1));
+  Use(HAK_POOL_SMALL_BYTES - 1);
+  for (size_t i = 0; i < 2 * kAll; ++i) taken_.push_back(AcquireHot());
   EXPECT_TRUE(RefusesHugePages(taken_[0]));
-  Use(HAK_POOL_SMALL_BYTES);
+  EXPECT_TRUE(RefusesHugePages(taken_.back()));
+  Use(1);
   taken_.push_back(AcquireHot());
   EXPECT_FALSE(RefusesHugePages(taken_.back()));
 }

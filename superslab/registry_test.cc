@@ -287,7 +287,7 @@ TEST_F(Registry, SurvivesTwoPoolsThatRaceForTheSameRegion) {
       ++arrived;
       while (arrived.load() < 2 * (i + 1)) std::this_thread::yield();
       pool.last_mapped = first_region + static_cast<uintptr_t>(i) * kRegionBytes + offset;
-      uintptr_t base = hak_pool_acquire(&pool, 32, false, nullptr);
+      uintptr_t base = hak_pool_acquire(&pool, 32, HAK_DEMAND_LITTLE, nullptr);
       EXPECT_NE(base, 0u);
       hak_registry_set(base, 32, hak_entry_make(HAK_OWNER_STEP, 1));
       EXPECT_EQ(Find(base), hak_entry_make(HAK_OWNER_STEP, 1));

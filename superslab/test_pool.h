@@ -37,8 +37,10 @@ class PoolTest : public ::testing::Test {
     hak_pool_init(&pool_, hak_os_fake());
   }
 
-  uintptr_t Acquire(size_t n_slabs) { return hak_pool_acquire(&pool_, n_slabs, false, nullptr); }
-  uintptr_t Acquire(size_t n_slabs, bool *zeroed) { return hak_pool_acquire(&pool_, n_slabs, false, zeroed); }
+  uintptr_t Acquire(size_t n_slabs) { return hak_pool_acquire(&pool_, n_slabs, HAK_DEMAND_LITTLE, nullptr); }
+  uintptr_t Acquire(size_t n_slabs, bool *zeroed) {
+    return hak_pool_acquire(&pool_, n_slabs, HAK_DEMAND_LITTLE, zeroed);
+  }
   void Release(uintptr_t base, size_t n_slabs = 1) { hak_pool_release(&pool_, base, n_slabs, true); }
 
   std::vector<uintptr_t> AcquireMany(size_t count, size_t n_slabs = 1) {
