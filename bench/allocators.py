@@ -6,6 +6,7 @@ import pathlib
 import re
 import sys
 
+_OWN = ("hakmem", "limit")  # names with a part of their own in the tables
 PEERS = ("glibc", "jemalloc", "mimalloc", "tcmalloc")
 EXIT_NOT_MEASURED = 3
 
@@ -56,14 +57,18 @@ def add_options(parser, defaults):
 
 def chosen(parser, arguments):
     """What add_options' options say: {name: what a bench's --allocator takes}, and the names that must be there."""
-    names = arguments.allocators.split(",") if arguments.allocators else arguments.default_allocators
+    names = arguments.default_allocators if arguments.allocators is None else arguments.allocators.split(",")
+    if "" in names:
+        parser.error(f"--allocators is '{arguments.allocators}', which has an empty name")
     allocators = {name: name for name in names}
-    required = set(names) if arguments.allocators else {"hakmem"}
+    required = {"hakmem"} if arguments.allocators is None else set(names)
     for library in arguments.lib:
         name, _, path = library.partition("=")
         path = user_path(path) if path else ""
         if not name or not os.path.isfile(path):
             parser.error(f"--lib is '{library}', must be NAME=PATH of a library")
+        if name in allocators or name in _OWN:
+            parser.error(f"--lib {library}: {name} is the name of another one already, choose one of its own")
         allocators[name] = path
         required.add(name)
     return allocators, required

@@ -3,8 +3,7 @@
 
 The allocators take turns within each repetition, and each repetition begins with the next one (A B C B C A), so that a
 machine whose speed drifts is as fast for one as for the other, and none has always the same one before it. Tables show
-medians of CPU time (user and system time of the whole process, what other programs do meanwhile left out), of the time
-that passes, and of the peak RSS, with the ratio to the best peer. Each measured process proves whose memory it got; a
+medians of CPU time (user and system time, what other programs do meanwhile left out), of the time that passes, and of the peak RSS, with the ratio to the best peer. Each measured process proves whose memory it got; a
 row of one that cannot is an error. With --count the tables show instructions, cache misses and mispredicted branches as
 Valgrind counts them, which vary little whatever else the machine does.
 """
@@ -95,25 +94,45 @@ class Progress:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
+class Result:
+    """What an allocator did in a row: figures of each repetition, and what ended them, if something did."""
+
+    def __init__(self):
+        self.samples, self.error = [], None
+
+    @property
+    def usable(self):
+        return [] if self.error else self.samples
+
+
 def measure_all(rows, measured, repetitions):
-    """{title: {allocator: [figures of each repetition] or what went wrong}}."""
-    results = {row.title: {allocator.name: [] for allocator in measured} for row in rows}
+    """{title: {allocator: Result}}, of the rows that were begun when the user interrupts."""
+    results = {}
     progress = Progress(len(rows) * len(measured) * repetitions)
     with tempfile.TemporaryDirectory(prefix="hakmem-compare-") as folder:
-        for row in rows:
-            result = results[row.title]
-            for repetition in range(1, repetitions + 1):
-                first = (repetition - 1) % len(measured)
-                for allocator in measured[first:] + measured[:first]:
-                    progress.next(row.title, repetition, allocator.name)
-                    if isinstance(result[allocator.name], str):
-                        continue
-                    try:
-                        result[allocator.name].append(row.measure(allocator, pathlib.Path(folder)))
-                    except runner.Failed as error:
-                        result[allocator.name] = str(error)
+        try:
+            for row in rows:
+                results[row.title] = {allocator.name: Result() for allocator in measured}
+                measure_row(row, measured, repetitions, results[row.title], progress, pathlib.Path(folder))
+        except KeyboardInterrupt:
+            for result in results[row.title].values():
+                result.error = result.error or "interrupted"
     progress.end()
     return results
+
+
+def measure_row(row, measured, repetitions, results, progress, folder):
+    for repetition in range(1, repetitions + 1):
+        first = (repetition - 1) % len(measured)
+        for allocator in measured[first:] + measured[:first]:
+            progress.next(row.title, repetition, allocator.name)
+            result = results[allocator.name]
+            if result.error:
+                continue
+            try:
+                result.samples.append(row.measure(allocator, folder))
+            except runner.Failed as error:
+                result.error = str(error)
 
 
 def table(measure, rows, names, results):
@@ -121,9 +140,8 @@ def table(measure, rows, names, results):
     table_rows = []
     for row in rows:
         of_row = results[row.title]
-        samples = {name: [measure.figure(sample) for sample in of_row[name]] for name in names
-                   if not isinstance(of_row[name], str)}
-        errors = {name: error for name, error in of_row.items() if isinstance(error, str)}
+        samples = {name: [measure.figure(sample) for sample in of_row[name].usable] for name in names}
+        errors = {name: result.error for name, result in of_row.items() if result.error}
         table_rows.append(report.Row(row.title, samples, errors))
     return report.Table(measure.title, measure.units, names, table_rows)
 
@@ -147,8 +165,8 @@ def make_figures(measures, rows, names, results, tables):
         if not row.family:
             continue
         for name in names:
-            samples = results[row.title][name]
-            if isinstance(samples, list):
+            samples = results[row.title][name].usable
+            if samples:
                 rates = [sample["operations"] / sample["wall_seconds"] / 1e6 for sample in samples]
                 panel = scaling.setdefault(row.family, {})
                 panel.setdefault(name, []).append((row.threads, statistics.median(rates)))
@@ -158,8 +176,8 @@ def make_figures(measures, rows, names, results, tables):
     ageing = {}
     for row in rows:
         for name in names:
-            samples = results[row.title][name]
-            if isinstance(samples, list) and samples[0]["series"]:
+            samples = results[row.title][name].usable
+            if samples and samples[0]["series"]:
                 panel = ageing.setdefault(row.title, {})
                 panel[name] = [(second, rss / 1024) for second, _, rss in samples[0]["series"]]
                 panel["live"] = [(second, live / 1024) for second, live, _ in samples[0]["series"]]
@@ -177,7 +195,8 @@ def describe(measured, arguments):
 
 def write_json(path, notes, rows, results):
     content = {"notes": notes,
-               "rows": [{"title": row.title, "group": row.group, "threads": row.threads, "results": results[row.title]}
+               "rows": [{"title": row.title, "group": row.group, "threads": row.threads,
+                         "results": {name: vars(result) for name, result in results[row.title].items()}}
                         for row in rows]}
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
@@ -188,18 +207,34 @@ def write_csv(path, rows, results, count):
         writer = csv.writer(file)
         writer.writerow(("bench", "group", "threads", "allocator", "repetition", *fields, "error"))
         for row in rows:
-            for name, samples in results[row.title].items():
-                if isinstance(samples, str):
-                    writer.writerow((row.title, row.group, row.threads, name, "", *("" for _ in fields), samples))
-                    continue
-                for i, sample in enumerate(samples, 1):
+            for name, result in results[row.title].items():
+                for i, sample in enumerate(result.samples, 1):
                     writer.writerow((row.title, row.group, row.threads, name, i, *(sample[f] for f in fields), ""))
+                if result.error:
+                    writer.writerow((row.title, row.group, row.threads, name, "", *("" for _ in fields), result.error))
+
+
+def pattern(text):
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"is '{text}', no regular expression: {error}") from error
+
+
+def output_path(text):
+    """A file that can be written: asked before hours of measuring, and nothing in it is lost."""
+    path = pathlib.Path(allocators.user_path(text))
+    try:
+        with open(path, "a", encoding="utf-8"):
+            return path
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"cannot write {path}: {error.strerror}") from error
 
 
 def parse_arguments():
     parser = argparse.ArgumentParser(prog="compare", description=__doc__.splitlines()[0])
     allocators.add_options(parser, DEFAULT_ALLOCATORS)
-    parser.add_argument("--only", metavar="REGEX", type=re.compile, default=re.compile(""),
+    parser.add_argument("--only", metavar="REGEX", type=pattern, default=re.compile(""),
                         help="rows whose title it matches somewhere")
     parser.add_argument("--list", action="store_true", help="print the titles of the rows, and end")
     parser.add_argument("--repetitions", type=int, metavar="N",
@@ -211,7 +246,7 @@ def parse_arguments():
                         help="count instructions, cache misses and mispredicted branches under Valgrind, 50 times as "
                              "slow, in place of times")
     for kind, name in (("json", "JSON"), ("csv", "CSV"), ("markdown", "Markdown"), ("html", "HTML")):
-        parser.add_argument(f"--{kind}", metavar="FILE", type=lambda path: pathlib.Path(allocators.user_path(path)),
+        parser.add_argument(f"--{kind}", metavar="FILE", type=output_path,
                             help=f"write the results as {name} too")
     arguments = parser.parse_args()
     if arguments.repetitions is None:
@@ -250,6 +285,7 @@ def main():
         if not rows:
             parser.error(f"--only {arguments.only.pattern} matches no row; --list prints them")
         results = measure_all(rows, measured, arguments.repetitions)
+        rows = [row for row in rows if row.title in results]
 
     names = [allocator.name for allocator in measured]
     tables = [table(measure, rows, names, results) for measure in measures]

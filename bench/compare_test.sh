@@ -38,8 +38,10 @@ import json, sys
 rows = json.load(open(sys.argv[1]))["rows"]
 assert len(rows) == int(sys.argv[2])
 for row in rows:
-    for samples in row["results"].values():
-        assert len(samples) == 1 and all(s["wall_seconds"] > 0 and s["peak_rss_kib"] > 1000 for s in samples), row
+    for result in row["results"].values():
+        samples = result["samples"]
+        assert result["error"] is None and len(samples) == 1, row
+        assert all(s["wall_seconds"] > 0 and s["peak_rss_kib"] > 1000 for s in samples), row
 END
 if ((${#html[@]} > 0)); then
   # One page that needs nothing else: bars for each of 7 groups and for RSS, scaling, RSS over time.
@@ -69,6 +71,19 @@ expect 2 '' 'matches no row' "$compare" --only nonesuch
 expect 2 '' '--scale is 0' "$compare" --scale 0
 expect 2 '' '--repetitions is 0' "$compare" --repetitions 0
 expect 2 '' 'must be NAME=PATH' "$compare" --lib nonesuch
+expect 2 '' 'hakmem is the name of another' "$compare" --lib "hakmem=$(readlink -f "$(dirname "$compare")/liblimit.so")"
+expect 2 '' 'has an empty name' "$compare" --allocators hakmem,
+expect 2 '' 'no regular expression' "$compare" --only '('
+expect 2 '' 'cannot write .*: No such file' "$compare" --json "$folder/nonesuch/all.json"
+
+# What was measured before the user gives up is not lost.
+env --default-signal=INT "$compare" --scale 0.01 --repetitions 100000 --allocators hakmem --only '^single' \
+  --json "$folder/interrupted.json" \
+  >"$folder/output" 2>"$folder/errors" &
+until grep -qs '^1/' "$folder/errors"; do sleep 0.1; done
+kill -INT $!
+wait $! && fail 'compare does not say that it was interrupted'
+grep -q '"error": "interrupted"' "$folder/interrupted.json" || fail 'interrupted.json'
 expect 3 '' 'nonesuch is not measured: .*unknown' "$compare" --allocators hakmem,nonesuch
 libm="$(ldd "$(dirname "$compare")/pairs" | sed -nE 's/.*=> (.*libm\.so\.6) .*/\1/p')"
 expect 3 '' 'libm is not measured: .*malloc comes from' "$compare" --allocators hakmem --lib "libm=$libm"

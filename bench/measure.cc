@@ -9,11 +9,14 @@
 namespace hak_bench {
 namespace {
 
-// CPU time of all threads of this process in user mode, dead ones included.
-double UserSeconds() {
+// CPU time of all threads of this process, ended ones included.
+CpuSeconds UsedCpu() {
   struct rusage usage;
   getrusage(RUSAGE_SELF, &usage);
-  return static_cast<double>(usage.ru_utime.tv_sec) + static_cast<double>(usage.ru_utime.tv_usec) * 1e-6;
+  auto seconds = [](const timeval &time) {
+    return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) * 1e-6;
+  };
+  return {seconds(usage.ru_utime), seconds(usage.ru_stime)};
 }
 
 // The figure of /proc/self/status called `name`, in KiB.
@@ -53,18 +56,19 @@ Random::Random(uint64_t seed) : state_(seed * 0x9e3779b97f4a7c15u + 0x1234567890
   for (int i = 0; i < 16; ++i) Next();
 }
 
-Measurement::Measurement() : wall_seconds_(NowSeconds()), user_seconds_(UserSeconds()) {}
+Measurement::Measurement() : wall_seconds_(NowSeconds()), cpu_seconds_(UsedCpu()) {}
 
 void Measurement::Stop() {
   wall_seconds_ = NowSeconds() - wall_seconds_;
-  user_seconds_ = UserSeconds() - user_seconds_;
+  const CpuSeconds used = UsedCpu();
+  cpu_seconds_ = {used.user - cpu_seconds_.user, used.system - cpu_seconds_.system};
 }
 
 void Measurement::Print(const std::string &allocator, uint64_t n_operations) const {
   printf("Allocator: %s\n", allocator.c_str());
   printf("Throughput = %.0f operations per second\n", static_cast<double>(n_operations) / wall_seconds_);
-  printf("Operations: %llu in %.6f s, %.3f s user\n", static_cast<unsigned long long>(n_operations), wall_seconds_,
-         user_seconds_);
+  printf("Operations: %llu in %.6f s, %.6f s user, %.6f s system\n", static_cast<unsigned long long>(n_operations),
+         wall_seconds_, cpu_seconds_.user, cpu_seconds_.system);
   printf("Peak RSS: %zu KiB\n", PeakRssKib());
 }
 

@@ -67,6 +67,11 @@ inline size_t SizeOfAnyMagnitude(Random *random, size_t smallest, size_t largest
   return low + Below(static_cast<uint32_t>(bits), static_cast<uint32_t>(high - low + 1));
 }
 
+struct CpuSeconds {
+  double user;
+  double system;
+};
+
 // The clocks around what is measured, and the lines that every bench prints. The clocks start when it is made.
 class Measurement {
  public:
@@ -77,8 +82,9 @@ class Measurement {
   void Print(const std::string &allocator, uint64_t n_operations) const;
 
  private:
-  double wall_seconds_;  // when they started; after Stop() what has passed
-  double user_seconds_;
+  // When the measurement started; after Stop() what has passed.
+  double wall_seconds_;
+  CpuSeconds cpu_seconds_;
 };
 
 // Runs `work(index)` in `n_threads` threads, or in this one if that is 1, and waits for them.

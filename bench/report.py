@@ -17,7 +17,7 @@ LIMIT = "limit"  # not a peer: nobody could use it
 class Row(typing.NamedTuple):
     title: str
     samples: dict        # {allocator: [figure of each repetition]}; the n-th of all were measured together
-    errors: dict = {}    # {allocator: why it has no samples}
+    errors: dict = {}    # {allocator: why it has no samples here}
 
 
 class Unit(typing.NamedTuple):
@@ -79,6 +79,14 @@ def geometric_mean(figures):
     return math.exp(statistics.fmean(math.log(figure) for figure in figures))
 
 
+def mean_text(table, name, of_all, n_digits):
+    """The mean, and of how many rows it is where one of the two was not measured in all."""
+    if name not in of_all:
+        return "-"
+    n_rows = sum(relative(row, name) is not None for row in table.rows)
+    return f"{of_all[name]:.{n_digits}f}" + (f" ({n_rows} rows)" if n_rows < len(table.rows) else "")
+
+
 def means(table):
     """{name: geometric mean of its multiples of the subject}, with "best peer" for the best one of each row."""
     result = {}
@@ -132,10 +140,10 @@ def mean_cells(table):
     of_all = means(table)
     texts = [f"geometric mean / {SUBJECT}"]
     for name in table.allocators:
-        texts.append("1" if name == SUBJECT else f"{of_all[name]:.3f}" if name in of_all else "-")
+        texts.append("1" if name == SUBJECT else mean_text(table, name, of_all, 3))
     texts.append(f"{of_all['best peer']:.3f}" if "best peer" in of_all else "-")
     if LIMIT in table.allocators:
-        texts.append(f"{of_all[LIMIT]:.3f}" if LIMIT in of_all else "-")
+        texts.append(mean_text(table, LIMIT, of_all, 3))
     return texts
 
 
@@ -186,7 +194,7 @@ def to_markdown(table):
         lines.append([row.title, *texts.values()])
     of_all = means(table)
     lines.append([f"geometric mean of all {len(table.rows)} rows", "1",
-                  *(f"{of_all[name]:.{n_digits}f}" if name in of_all else "-" for name in others)])
+                  *(mean_text(table, name, of_all, n_digits) for name in others)])
     header = [f"{table.title}:\n", f"| {' | '.join(['bench', SUBJECT, *others])} |", f"|{'---|' * (2 + len(others))}"]
     return "\n".join([*header, *(f"| {' | '.join(line)} |" for line in lines)]) + "\n"
 

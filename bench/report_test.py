@@ -68,7 +68,7 @@ class Texts(unittest.TestCase):
 |---|---|---|---|---|---|
 | x | 10.0 ns | 2.00 | **1.50** | ERROR | 0.50 |
 | y | 20.0 s | **0.50** | - | - | 2.00 |
-| geometric mean of all 2 rows | 1 | 1.00 | 1.50 | - | 1.00 |
+| geometric mean of all 2 rows | 1 | 1.00 | 1.50 (1 rows) | - | 1.00 |
 """)
 
     def test_markdown_of_counts_has_three_decimals_and_no_unit_of_one(self):
@@ -76,7 +76,7 @@ class Texts(unittest.TestCase):
                        row("z", a=[1.0])._replace(errors={"hakmem": "broken"}))
         self.assertEqual(report.to_markdown(counts._replace(units=report.COUNT_UNITS)).splitlines()[4:], [
             "| x | 400 | **1.002** | - | - |", "| y | 75.0 million | **1.000** | 1.067 | - |",
-            "| z | ERROR | - | - | - |", "| geometric mean of all 3 rows | 1 | 1.001 | 1.067 | - |"])
+            "| z | ERROR | - | - | - |", "| geometric mean of all 3 rows | 1 | 1.001 (2 rows) | 1.067 (1 rows) | - |"])
 
     def test_html_marks_what_is_lost_beyond_the_spread_and_escapes(self):
         lost, even = row("<x>", hakmem=[2e-9, 2e-9], a=[1e-9, 1e-9]), row("y", hakmem=[1.0, 2.0], a=[2.0, 1.0])

@@ -1,7 +1,9 @@
 """How //bench:compare runs one row on one allocator, and makes sure that it was that one."""
 
+import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -11,6 +13,7 @@ import typing
 import allocators
 
 TIMEOUT_SECONDS = 600
+PROBE_TIMEOUT_SECONDS = 60
 COUNTING_TIMEOUT_SECONDS = 7200
 
 # With caches of a usual size, whatever those of the machine are.
@@ -39,6 +42,17 @@ class Run(typing.NamedTuple):
     counts: dict  # by name, as in COUNTS; of all processes together
 
 
+def kill_all(process):
+    """Ends what is left of the process and of its children."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def status_text(status):
+    """How a process has ended, from its exit code; negative: by a signal."""
+    return f"killed by {signal.Signals(-status).name}" if status < 0 else f"status {status}"
+
+
 def run(command, environment, folder, drive=None, count=False):
     """Runs one process, with `drive()` meanwhile; with `count`, under Valgrind."""
     timeout_seconds = COUNTING_TIMEOUT_SECONDS if count else TIMEOUT_SECONDS
@@ -48,10 +62,11 @@ def run(command, environment, folder, drive=None, count=False):
     text = {"mode": "w+", "encoding": "utf-8", "errors": "replace"}
     with open(folder / "stdout", **text) as out, open(folder / "stderr", **text) as err:
         start = time.monotonic()
-        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=environment) as process:
+        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=environment,
+                              start_new_session=True) as process:
             def stop():
                 is_late.set()
-                process.kill()
+                kill_all(process)
 
             timer = threading.Timer(timeout_seconds, stop)
             timer.start()
@@ -64,7 +79,7 @@ def run(command, environment, folder, drive=None, count=False):
                 if not is_late.is_set():
                     raise Failed(str(error)) from error
             finally:
-                process.kill()  # whatever was raised: `with` waits for the end; nothing where it has ended
+                kill_all(process)  # whatever was raised: `with` waits for the end
                 timer.cancel()
         if is_late.is_set():
             raise Failed(f"no end within {timeout_seconds:g} s")
@@ -73,7 +88,7 @@ def run(command, environment, folder, drive=None, count=False):
         err.seek(0)
         if process.returncode != 0:
             last_words = (err.read().strip() or out.read().strip()).splitlines()[-1:]
-            raise Failed(" ".join([f"status {process.returncode}", *last_words]))
+            raise Failed(" ".join([status_text(process.returncode), *last_words]))
         counts = counted(err.read()) if count else {}
         return Run(out.read(), wall_seconds, usage.ru_utime + usage.ru_stime, counts)
 
@@ -106,16 +121,17 @@ class Bench:
         self._command = [str(allocators.find_program(name)), *arguments]
 
     def measure(self, allocator, folder):
-        output, _, cpu_seconds, counts = run([*self._command, "--allocator", allocator.option], self._environment,
-                                             folder, count=self._count)
+        output, _, _, counts = run([*self._command, "--allocator", allocator.option], self._environment, folder,
+                                   count=self._count)
         if not output.startswith(f"Allocator: {allocator.option} = ") or "(proved: " not in output.splitlines()[0]:
             raise Failed("it did not prove its allocator")
-        operations = matched(r"^Operations: (\d+) in (\d+\.\d+) s", output)
+        # The bench's own times, without the program's start and end.
+        operations = matched(r"^Operations: (\d+) in (\d+\.\d+) s, (\d+\.\d+) s user, (\d+\.\d+) s system$", output)
         series = re.findall(r"^Sample: (\d+) s, (\d+) KiB live, (\d+) KiB resident$", output, re.M)
         return {
             "operations": int(operations.group(1)),
-            "wall_seconds": float(operations.group(2)),  # the bench's own, without the program's start
-            "cpu_seconds": cpu_seconds,
+            "wall_seconds": float(operations.group(2)),
+            "cpu_seconds": float(operations.group(3)) + float(operations.group(4)),
             "peak_rss_kib": int(matched(r"^Peak RSS: (\d+) KiB$", output).group(1)),
             **counts,
             "series": [[int(number) for number in sample] for sample in series],
@@ -175,8 +191,12 @@ def find_allocators(wanted, required, environment):
     """The Allocators that work here. One that is required and does not ends the script."""
     found = []
     for name, option in wanted.items():
-        probe = subprocess.run([allocators.find_program("pairs"), "lifo", "1", "--allocator", option],
-                               capture_output=True, text=True, env=environment, check=False)
+        try:
+            probe = subprocess.run([allocators.find_program("pairs"), "lifo", "1", "--allocator", option],
+                                   capture_output=True, text=True, env=environment, check=False,
+                                   timeout=PROBE_TIMEOUT_SECONDS)
+        except subprocess.TimeoutExpired:
+            probe = subprocess.CompletedProcess((), 0, "", f"no end within {PROBE_TIMEOUT_SECONDS:g} s")
         proof = re.match(r"Allocator: (.* = (.*) \(proved: .*)", probe.stdout)
         if proof:
             if UNOPTIMISED in proof.group(1) and not found:
@@ -184,7 +204,7 @@ def find_allocators(wanted, required, environment):
                       "--config=release", file=sys.stderr)
             found.append(Allocator(name, option, proof.group(2), proof.group(1)))
             continue
-        reason = probe.stderr.strip() or f"it ended with status {probe.returncode}"
+        reason = probe.stderr.strip() or status_text(probe.returncode)
         print(f"compare: {name} is not measured: {reason}", file=sys.stderr)
         if name in required:
             sys.exit(allocators.EXIT_NOT_MEASURED)

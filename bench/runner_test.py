@@ -5,6 +5,7 @@ import os
 import pathlib
 import subprocess
 import tempfile
+import time
 import unittest
 from unittest import mock
 
@@ -42,6 +43,22 @@ class Runs(unittest.TestCase):
         with late, self.assertRaisesRegex(allocators.NotMeasured, "^no end within 600 s$"):
             instructions.count("patterns", "hakmem", 1, 1000, {})
 
+    def test_children_end_with_a_late_program(self):
+        pids = self.folder / "pids"
+        with mock.patch.object(runner, "TIMEOUT_SECONDS", 1), self.assertRaises(runner.Failed):
+            runner.run(("sh", "-c", f"sleep 1000 & echo $! > {pids}; wait"), os.environ, self.folder)
+        state = pathlib.Path(f"/proc/{pids.read_text(encoding='utf-8').strip()}/stat")
+        for _ in range(100):  # until init has taken note of it
+            if not state.exists() or state.read_text(encoding="utf-8").rsplit(")", 1)[1].split()[0] == "Z":
+                break
+            time.sleep(0.01)
+        else:
+            self.fail("it runs on")
+
+    def test_a_signal_is_named(self):
+        with self.assertRaisesRegex(runner.Failed, "^killed by SIGSEGV$"):
+            runner.run(("sh", "-c", "kill -SEGV $$"), os.environ, self.folder)
+
     def measure_one_that_prints(self, *lines):
         program = self.folder / "bench"
         program.write_text("\n".join(["#!/bin/sh", *(f"echo '{line}'" for line in lines)]), encoding="utf-8")
@@ -51,9 +68,10 @@ class Runs(unittest.TestCase):
         return bench.measure(runner.Allocator("x", "x", "x.so", ""), self.folder)
 
     def test_figures_are_what_a_bench_prints(self):
-        proof, operations = "Allocator: x = x.so (proved: y)", "Operations: 7 in 14.000001 s, 3.000 s user"
+        proof, operations = "Allocator: x = x.so (proved: y)", "Operations: 7 in 14.000001 s, 3.25 s user, 0.5 s system"
         sample = self.measure_one_that_prints(proof, operations, "Peak RSS: 9 KiB")
-        self.assertEqual((sample["operations"], sample["wall_seconds"], sample["peak_rss_kib"]), (7, 14.000001, 9))
+        self.assertEqual((sample["operations"], sample["wall_seconds"], sample["cpu_seconds"], sample["peak_rss_kib"]),
+                         (7, 14.000001, 3.75, 9))
         for lines in ((proof,), (proof, operations), (proof, "Peak RSS: 9 KiB")):
             with self.assertRaisesRegex(runner.Failed, "no line"):
                 self.measure_one_that_prints(*lines)

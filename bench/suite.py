@@ -1,7 +1,7 @@
 """The rows of //bench:compare that run programs of this folder: what each is called, and its command line.
 
 In a command line, {N} is a number of operations (or, with a point, of seconds) that --scale multiplies, and @ the
-number of threads. At scale 1 a row takes about a second.
+number of threads. At scale 1 a row takes from a twentieth of a second to some seconds.
 """
 
 import re

@@ -14,7 +14,7 @@ runs() {
   local operations="$1" program="$bench/$2" allocator
   shift 2
   for allocator in hakmem limit; do
-    expect 0 "^Operations: $operations in [0-9.]+ s, [0-9.]+ s user\$" "" "$program" "$@" --allocator "$allocator"
+    expect 0 "^Operations: $operations in [0-9.]+ s, [0-9.]+ s user, [0-9.]+ s system\$" "" "$program" "$@" --allocator "$allocator"
     expect_output "^Allocator: $allocator = .*proved"
     expect_output '^Throughput = [1-9][0-9]* operations per second$'
     expect_output '^Peak RSS: [1-9][0-9]* KiB$'
