@@ -158,11 +158,18 @@ static bool is_due(const struct hak_heap *heap, const struct hak_slab *slab, uin
   return age_ms >= hak_retain_delay_ms(&heap->set->pool->retain) && age_ms < UINT32_MAX - CLOCKS_APART_MS;
 }
 
+// A slab that was looked at is worth another look when an eighth of what was in use then is free: of blocks that are
+// freed one by one in a large heap, each would be the reason for a walk over all that are free.
+static bool is_worth_a_look(const struct hak_slab *slab) {
+  return slab->purgeable || hak_slab_used(slab) + slab->seen / 8 < slab->seen;
+}
+
 static size_t decay_list(struct hak_heap *heap, struct hak_slab *slab, uint64_t now, size_t *n_looks) {
   size_t returned = 0;
   for (; slab != NULL && *n_looks != 0; slab = slab->next) {
-    if (!is_purgeable(slab) || !is_due(heap, slab, now)) continue;
+    if (!is_worth_a_look(slab) || !is_due(heap, slab, now)) continue;
     returned += purge(heap, slab);
+    slab->purgeable_ms = (uint32_t)now;
     --*n_looks;
   }
   return returned;

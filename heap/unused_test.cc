@@ -358,6 +358,32 @@ TEST_F(Heap, KeepsFreeStripsForTheDecayTimeWhereLittleIsUnused) {
   thread.Free(sparse.of_current);
 }
 
+// Each look walks over all free blocks.
+TEST_F(Heap, ATrickleOfFreesIsNoReasonForAnotherLook) {
+  Thread thread(&heaps_);
+  std::vector<void *> blocks = thread.MallocSlab(kKind);
+  void *of_current = thread.Malloc(kKind);
+  const hak_slab *slab = SlabOf(blocks[0]);
+  auto free_and_tick = [&](uint32_t n_left) {
+    for (; hak_slab_used(slab) > n_left; blocks.pop_back()) thread.Free(blocks.back());
+    hak_os_fake_advance_ms(HAK_POOL_PURGE_DELAY_MS);
+    hak_heap_tick(&thread.cache);
+  };
+  const uint32_t half = slab->n_blocks / 2;
+  free_and_tick(half);
+  EXPECT_EQ(slab->seen, half);
+  free_and_tick(half - 1);
+  free_and_tick(half - half / 8);
+  EXPECT_EQ(slab->seen, half);
+  free_and_tick(half - half / 8 - 1);
+  EXPECT_EQ(slab->seen, half - half / 8 - 1);
+  free_and_tick(half - half / 8 - 2);
+  hak_heap_trim(&thread.cache);
+  EXPECT_EQ(slab->seen, half - half / 8 - 2) << "who asks for all gets all";
+  thread.FreeAll(blocks);
+  thread.Free(of_current);
+}
+
 TEST_F(Heap, KeepsStripsThatCannotBePurged) {
   Thread thread(&heaps_);
   Sparse sparse = MakeSparse(&thread, 32, 50);

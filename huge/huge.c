@@ -140,9 +140,10 @@ static void append_cached_locked(struct hak_huge_heap *heap, struct hak_huge *ma
     struct hak_huge *upper = lower == other ? mapping : other;
     if (lower->base + bytes_of(lower) != upper->base) continue;
     unlink_cached_locked(heap, other);
+    // As old as most of it: a small piece that is used again and again does not keep the rest.
+    lower->freed_ms = (bytes_of(lower) > bytes_of(upper) ? lower : upper)->freed_ms;
     hak_store_relaxed(&lower->bytes, bytes_of(lower) + bytes_of(upper));
     lower->clean = lower->clean && upper->clean;
-    lower->freed_ms = mapping->freed_ms;
     hak_registry_uncover(heap->os, upper->base);
     mapping = lower;
   }
@@ -413,9 +414,7 @@ static struct hak_huge *grow_elsewhere(struct hak_huge_heap *heap, struct hak_hu
 static struct hak_huge *take_best_locked(struct hak_huge_heap *heap, size_t bytes, size_t alignment, bool want_zeroed)
     HAK_REQUIRES(heap->lock) {
   struct hak_huge *mapping = find_cached_locked(heap, bytes, alignment);
-  if (mapping != NULL && want_zeroed && !mapping->clean && (bytes > MAX_CLEARED_BYTES || bytes_of(mapping) < bytes)) {
-    mapping = NULL;
-  }
+  if (mapping != NULL && want_zeroed && !mapping->clean && bytes_of(mapping) < bytes) mapping = NULL;
   if (mapping == NULL || bytes_of(mapping) < bytes) {
     struct hak_huge **link = find_refused_locked(heap, bytes, alignment);
     if (link != NULL) return take_refused_locked(heap, link);
@@ -461,6 +460,13 @@ static struct hak_huge *adjust_cached(struct hak_huge_heap *heap, struct hak_hug
   return mapping;
 }
 
+// Of so much the pages are not cleared but given back: as dear as fresh ones, which would be held beside them.
+static void purge_to_zero(struct hak_huge_heap *heap, struct hak_huge *mapping) {
+  if (mapping->clean || !heap->os->purge((void *)mapping->base, bytes_of(mapping))) return;
+  mapping->clean = true;
+  took_fresh(heap, bytes_of(mapping));
+}
+
 void *hak_huge_malloc(struct hak_huge_heap *heap, size_t size, size_t alignment, bool *zeroed) {
   if (size > PTRDIFF_MAX) return NULL;
   size_t bytes = hak_round_up(hak_max(size, 1), heap->os->page_bytes);
@@ -469,6 +475,7 @@ void *hak_huge_malloc(struct hak_huge_heap *heap, size_t size, size_t alignment,
 
   struct hak_huge *mapping = take_cached(heap, bytes, alignment, zeroed != NULL);
   if (mapping != NULL) mapping = adjust_cached(heap, mapping, bytes, alignment);
+  if (mapping != NULL && zeroed != NULL && bytes > MAX_CLEARED_BYTES) purge_to_zero(heap, mapping);
   bool clean = mapping == NULL || mapping->clean;
   if (mapping == NULL) {
     mapping = map_new(heap, bytes, alignment, held_bytes);

@@ -115,6 +115,26 @@ TEST_F(HugeTest, PartsThatAreFreedBecomeOneMappingAgain) {
   Free(p);
 }
 
+TEST_F(HugeTest, ASmallPieceThatIsUsedAgainAndAgainDoesNotKeepTheRest) {
+  Free(Malloc(64 * kMiB));
+  for (int i = 0; i < 3; ++i) {
+    char *piece = Malloc(2 * kMiB);
+    hak_os_fake_advance_ms(kDecayMs / 2);
+    Free(piece);
+  }
+  EXPECT_LE(heap_.cached_bytes, 2 * kMiB);
+  // A small neighbour does not make the whole old either.
+  Free(Malloc(64 * kMiB));
+  char *piece = Malloc(2 * kMiB);
+  char *rest = Malloc(62 * kMiB);
+  Free(piece);
+  hak_os_fake_advance_ms(kDecayMs / 2);
+  Free(rest);
+  hak_os_fake_advance_ms(kDecayMs / 2);
+  hak_huge_tick(&heap_);
+  EXPECT_GE(heap_.cached_bytes, 62 * kMiB);
+}
+
 TEST_F(HugeTest, NeighboursFromDifferentMappingsStayApartSinceTheKernelWouldNotMoveThemAsOne) {
   char *p = Malloc(4 * kMiB);
   char *q = Malloc(4 * kMiB);

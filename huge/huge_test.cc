@@ -94,7 +94,7 @@ TEST_F(HugeTest, FreshMemoryIsZeroedAndReusedMemoryIsNotCalledSo) {
   Free(again);
 }
 
-TEST_F(HugeTest, LargeZeroedRequestsGetFreshMemorySoThatNothingIsTouchedToClearIt) {
+TEST_F(HugeTest, LargeZeroedRequestsGetTheirPagesAnewSoThatNothingIsTouchedToClearThem) {
   char *p = Malloc(48 * kMiB);
   std::memset(p, 1, 48 * kMiB);
   Free(p);
@@ -102,6 +102,11 @@ TEST_F(HugeTest, LargeZeroedRequestsGetFreshMemorySoThatNothingIsTouchedToClearI
   char *q = Malloc(48 * kMiB, 16, &zeroed);
   EXPECT_TRUE(zeroed);
   EXPECT_EQ(std::count(q, q + 48 * kMiB, 0), static_cast<ptrdiff_t>(48 * kMiB));
+  EXPECT_EQ(q, p) << "two mappings would be held";
+  Free(q);
+  hak_os_fake_fail(HAK_OS_FAKE_PURGE, 1, 1);
+  q = Malloc(48 * kMiB, 16, &zeroed);
+  EXPECT_FALSE(zeroed);
   Free(q);
 }
 

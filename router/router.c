@@ -409,6 +409,12 @@ static bool resize_sealed(struct hak_process *process, void *p, uint32_t entry, 
 // Whether `size` bytes are to stay in a block of Tiny or Mid of `bytes`.
 static bool may_stay(size_t bytes, size_t size) { return size <= bytes && !is_mostly_empty(bytes, size); }
 
+// What a block of Huge may become without a move: half of its least size, or one that goes up and down there would be
+// copied each time.
+static size_t huge_size_kept(const struct hak_process *process) {
+  return process->config.ace_enabled ? HAK_HUGE_SIZE_MIN / 2 : HAK_MID_SIZE_MAX + 1;
+}
+
 // The block at `p` with room for `size` bytes, without a copy; NULL if that cannot be.
 static void *resize(struct hak_process *process, void *p, uint32_t entry, size_t old_bytes, size_t size) {
   size_t kind = hak_entry_kind(entry);
@@ -418,7 +424,7 @@ static void *resize(struct hak_process *process, void *p, uint32_t entry, size_t
     if (may_stay(old_bytes, size)) return p;
   } else if (kind == HAK_KIND_ACE) {
     if (size > HAK_MID_SIZE_MAX && hak_ace_resize(&process->ace, p, size)) return p;
-  } else if (size <= PTRDIFF_MAX && size >= (process->config.ace_enabled ? HAK_HUGE_SIZE_MIN : HAK_MID_SIZE_MAX + 1)) {
+  } else if (size <= PTRDIFF_MAX && size >= huge_size_kept(process)) {
     return hak_huge_resize(&process->huge, p, size, true);
   }
   return NULL;

@@ -167,6 +167,21 @@ TEST(Router, ReallocToHalfOfAPowerOfTwoKeepsTheBlock) {
   }
 }
 
+TEST(Router, ReallocAroundTheLeastSizeOfHugeKeepsTheBlock) {
+  constexpr size_t kHuge = 2048 * kKiB;
+  if (HAK_CONFIG_HARDENED) GTEST_SKIP() << "with its seal such a size has a larger block";
+  void *p = hak_malloc(kHuge);
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(hak_realloc(p, kHuge - 1), p);
+    EXPECT_EQ(hak_realloc(p, kHuge / 2), p);
+    EXPECT_LE(hak_usable_size(p), kHuge / 2 + kHuge / 8) << "its tail goes back";
+    EXPECT_EQ(hak_realloc(p, kHuge), p);
+  }
+  p = hak_realloc(p, kHuge / 2 - 1);
+  EXPECT_STREQ(hak_owner(p), "ace");
+  hak_free(p);
+}
+
 TEST(Router, ReallocOfNullAllocatesAndToZeroFrees) {
   void *p = hak_realloc(nullptr, 100);
   ASSERT_NE(p, nullptr);
