@@ -101,9 +101,9 @@ void hak_ace_destroy(struct hak_ace *ace);
 
 // Returns a block of at least `size` bytes (0 counts as 1, at most HAK_ACE_MAX_BYTES) at a multiple of `alignment`, a
 // power of two up to HAK_ACE_MAX_ALIGNMENT; every block is aligned to 4 KiB. *zeroed (may be NULL) tells if all of it
-// is known to be zero. `cache` is the calling thread's, or NULL to go without. NULL when the pool has no memory or the
-// request is out of range; errno is not touched. Cost: about 30 instructions when the cache has a block, else the
-// arena's lock, and once per SuperSlab the pool's.
+// is known to be zero. `cache` is the calling thread's, or NULL to go without. NULL when the pool has no memory,
+// HAKMEM_LIMIT refuses or the request is out of range; errno is not touched. Cost: about 30 instructions when the cache
+// has a block, else the arena's lock, and once per SuperSlab the pool's.
 void *hak_ace_malloc(struct hak_ace *ace, struct hak_ace_cache *cache, size_t size, size_t alignment, bool *zeroed);
 
 // Takes back the block at `p`, whose registry entry has the kind HAK_KIND_ACE, from any thread. A pointer that is not
@@ -115,9 +115,10 @@ void hak_ace_free(struct hak_ace *ace, struct hak_ace_cache *cache, void *p);
 // start of a live block. Any thread, no locks.
 size_t hak_ace_usable_size(const void *p);
 
-// Makes the block at `p` `size` bytes long where it is: a shorter one gives its tail back (but no block becomes shorter
-// than the smallest class), a longer one takes the free pages that follow. False, and nothing has changed, when that is
-// impossible. Any thread. Cost: the lock of the block's arena, none when the size class stays the same.
+// Makes the block at `p` at least `size` bytes long (0 counts as 1) where it is: a shorter one gives its tail back (but
+// none becomes shorter than the smallest class, and without a diet one that is two classes too large at most stays), a
+// longer one takes the free pages that follow. Any thread. False, and nothing has changed, when that is impossible or
+// HAKMEM_LIMIT refuses. Cost: the lock of the block's arena; without a diet none for a block that stays as it is.
 bool hak_ace_resize(struct hak_ace *ace, void *p, size_t size);
 
 // Says on stderr what is wrong with `p`, which `function` ("free", "realloc") was given and which is not the start of a
@@ -125,14 +126,16 @@ bool hak_ace_resize(struct hak_ace *ace, void *p, size_t size);
 HAK_COLD HAK_NORETURN void hak_ace_misuse(struct hak_ace *ace, const char *function, const void *p);
 
 // Gives all cached extents back to their arenas and leaves the cache as if all zero. At thread exit, and before a trim.
+// Cost: an arena's lock for some extents each, and system calls for what goes back.
 void hak_ace_cache_flush(struct hak_ace *ace, struct hak_ace_cache *cache);
 
 // Lets unused extents of `cache` (may be NULL) go, and returns the pages of all arenas that were free for longer than
 // the pool's decay time. Called on slow paths; ACE's own slow paths do as much for one arena. Cost: the arenas' locks.
 void hak_ace_tick(struct hak_ace *ace, struct hak_ace_cache *cache);
 
-// Returns the free pages of all arenas but `keep_bytes` to the operating system, wholly free SuperSlabs to the pool.
-// The number of bytes that went to the operating system, as far as known (pages never touched may count).
+// Returns the free pages of all arenas to the operating system, wholly free SuperSlabs to the pool, but for at most
+// `keep_bytes`, of a SuperSlab all or none. The number of bytes that went to the operating system, as far as known
+// (pages never touched may count).
 size_t hak_ace_trim(struct hak_ace *ace, size_t keep_bytes);
 
 struct hak_ace_stats {

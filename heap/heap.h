@@ -80,7 +80,7 @@ struct hak_heap {
 // Lock ranks: visit_lock, lock, the pool's. A thread that works on its heap (cache->inside) may take all but the first.
 struct hak_heap_set {
   struct hak_pool *pool;
-  uint32_t refill_count;  // blocks per refill of a hot class
+  uint32_t refill_count;  // blocks per refill of a class that has taken two runs
   bool diet;              // give memory back at once
   struct hak_mutex visit_lock;
   struct hak_heap *newest_attached;  // heaps with a thread; visit_lock
@@ -122,8 +122,9 @@ void hak_heap_detach(struct hak_cache *cache);
 // or two, and each of their slabs would hold a page. A call counts as a block. The cache has a heap.
 size_t hak_heap_lender(struct hak_cache *cache, size_t kind, size_t shared_kind, uint32_t max_blocks);
 
-// Fills the cache's list of geometry->kind, of Mid its recent blocks, of which there are none. False when memory has
-// run out. The cache has a heap.
+// Fills the cache's list of geometry->kind, of Mid its recent blocks, of which there are none. The cache has a heap.
+// False when memory has run out. Cost: mostly what it carves, 16 KiB of fresh memory at most; where the current slab
+// has nothing more, mail, and for another slab at times the set's and the pool's locks.
 bool hak_heap_refill(struct hak_cache *cache, const struct hak_class *geometry);
 
 // What `take_of_kind` finds for the first of the kinds from `first` to `last` for which it finds a block without a run
@@ -132,7 +133,8 @@ void *hak_heap_take_any(struct hak_cache *cache, size_t first, size_t last,
                         void *(*take_of_kind)(struct hak_cache *cache, size_t kind));
 
 // Frees block `p` of a Tiny or Mid kind: of a local slab, or of another heap. The cache may be without a heap: the
-// block is then published at once. Misuse stops the program with a message that names `function`.
+// block is then published at once. Misuse stops the program with a message that names `function`. Cost: no lock, but
+// the pool's when a slab goes back, and the set's after much mail to heaps without a thread.
 void hak_heap_free(struct hak_cache *cache, void *p, const char *function);
 
 // Publishes all blocks that wait in the outbox. The cache has a heap.
@@ -143,14 +145,15 @@ void hak_heap_flush(struct hak_cache *cache);
 size_t hak_heap_trim(struct hak_cache *cache);
 
 // Returns what has stayed unused in the heap for the decay time: pages to the operating system, spare slabs to the
-// pool. Called on slow paths; does nothing when called again within half of that time. Cost: a walk over the slabs with
-// free blocks.
+// pool; recent blocks go to their slabs, and kinds that are not in use any more lose their current one. Called on slow
+// paths; does nothing when called again within half of that time, or 50 ms if that is more, unless there was too much
+// for one call. Cost: a walk over the slabs with free blocks, of which it looks at HAK_DECAY_LOOKS at most.
 void hak_heap_tick(struct hak_cache *cache);
 
-// The same, but for the caches, for all heaps whose threads have not done it themselves for half of the decay time, and
-// those without a thread. `cache` is the calling thread's, or NULL. Does nothing when called again within half of that
-// time, unless there was too much for one call; whether there was. Cost: the set's locks, a system call if there are
-// other threads.
+// The same, but for the caches, for all heaps whose threads have not done it themselves for half of the decay time (50
+// ms at least), and those without a thread. `cache` is the calling thread's, or NULL. Does nothing when called again
+// within that time, unless there was too much for one call; whether there was. Cost: the set's locks, a system call if
+// there are other threads.
 bool hak_heap_set_tick(struct hak_heap_set *set, const struct hak_cache *cache);
 
 // Does what hak_heap_trim does, but for what threads have at hand, for all other heaps, one after the other; `cache` is

@@ -7,7 +7,7 @@
 // A refill of a hot kind carves this much at most of memory that holds no pages: what is carved is touched.
 #define CARVE_BYTES_MAX ((size_t)16 * 1024)
 
-// A kind that has filled this many slabs is hot.
+// A kind that has taken this many slabs is hot.
 #define HOT_SLABS 2
 
 static unsigned strip_shift(const struct hak_slab *slab) { return hak_kind_strip_shift(slab->kind); }

@@ -45,9 +45,9 @@ void hak_huge_init(struct hak_huge_heap *heap, struct hak_pool *pool, bool diet)
 void hak_huge_destroy(struct hak_huge_heap *heap);
 
 // Returns a block of at least `size` bytes (any size; 0 counts as 1) at a multiple of 2 MiB and of `alignment`, a power
-// of two. *zeroed (may be NULL) tells if all of it is known to be zero. NULL when the operating system refuses or the
-// size is beyond all reason; errno is not touched. Cost: a lock when a freed mapping fits, else one to five system
-// calls.
+// of two. *zeroed (may be NULL) tells if all of it is known to be zero. NULL when the operating system or HAKMEM_LIMIT
+// refuses, or the size is beyond all reason; errno is not touched. Cost: a lock when a freed mapping fits, else one to
+// five system calls.
 void *hak_huge_malloc(struct hak_huge_heap *heap, size_t size, size_t alignment, bool *zeroed);
 
 // Takes back the block at `p`, whose registry entry has (or had) the kind HAK_KIND_HUGE, from any thread. A pointer
@@ -59,11 +59,12 @@ void hak_huge_free(struct hak_huge_heap *heap, void *p);
 // start of a live block. Any thread that may use the block; no locks.
 size_t hak_huge_usable_size(const void *p);
 
-// Makes the block at `p` at least `size` bytes long and returns its address: `p` itself if the mapping shrinks or can
-// grow where it is, else, with `may_move`, a new address onto which the pages are moved without copying; the content
-// stays up to the smaller of both sizes. NULL when that is impossible; the block stays as it was. A shorter block gives
-// its tail back to the operating system. The caller owns the block; different blocks may be resized at once.
-// Cost: system calls.
+// Makes the block at `p` at least `size` bytes long (0 counts as 1) and returns its address: `p` itself if the mapping
+// shrinks or can grow where it is, else, with `may_move`, a new address onto which the pages are moved without copying;
+// the content stays up to the smaller of both sizes. A shorter block gives its tail back to the operating system, if
+// that is more than an eighth of `size`, or than 2 MiB (hardened: in any case). The caller owns the block; different
+// blocks may be resized at once. NULL when it is impossible, or HAKMEM_LIMIT refuses; the block stays as it was. Cost:
+// system calls.
 void *hak_huge_resize(struct hak_huge_heap *heap, void *p, size_t size, bool may_move);
 
 // Whether `p` lies in a live block. Walks them all, under the lock.
@@ -80,7 +81,9 @@ HAK_COLD HAK_NORETURN void hak_huge_misuse(struct hak_huge_heap *heap, const cha
 // Unmaps what was cached for longer than the pool's decay time. Called on slow paths. Cost: a lock.
 void hak_huge_tick(struct hak_huge_heap *heap);
 
-// Unmaps all cached mappings but `keep_bytes`, the longest unused first; the number of bytes.
+// Unmaps cached mappings, the longest unused first, until at most `keep_bytes` are left; with 0 also those that the
+// kernel has refused to unmap. The number of bytes that were given back. Any thread. Cost: a lock, and a system call
+// for each mapping.
 size_t hak_huge_trim(struct hak_huge_heap *heap, size_t keep_bytes);
 
 // For fork: the lock is taken before, and given back on both sides after.

@@ -15,8 +15,9 @@ extern "C" {
 #endif
 
 // Returns a block of at least `size` bytes with undefined content. Size 0 gives a block of its own that can be freed.
-// When no memory is left, or `size` exceeds PTRDIFF_MAX: NULL and errno = ENOMEM. errno is kept on success.
-// Cost: about a dozen instructions; a system call once per SuperSlab (2 MiB) of growth.
+// When no memory is left, or `size` exceeds PTRDIFF_MAX: NULL and errno = ENOMEM. errno is kept on success. Cost: with
+// a block at hand about 12 instructions (Tiny), 20 (Mid) or 30 (ACE); of Huge a lock, or a few system calls. Growth
+// takes a few system calls per SuperSlab (2 MiB).
 void *hak_malloc(size_t size);
 
 // Gives a block back. NULL is ignored, errno is kept. A pointer that is not a live block of hakmem stops the program
@@ -29,8 +30,8 @@ void hak_free(void *p);
 void *hak_calloc(size_t n, size_t size);
 
 // Changes the size of block `p` to `size` bytes, keeping the content up to the smaller of both sizes; the block may
-// move. NULL as `p` means malloc. Size 0 frees `p` and returns NULL, as glibc does. On failure NULL and ENOMEM, and
-// `p` stays as it was.
+// move. NULL as `p` means malloc. Size 0 frees `p` and returns NULL, as glibc does. On failure NULL and ENOMEM, and `p`
+// stays as it was. A pointer that is not a live block stops the program, as with hak_free.
 void *hak_realloc(void *p, size_t size);
 
 // hak_realloc(p, n * size), failing with ENOMEM where the product overflows.
@@ -43,29 +44,31 @@ void *hak_aligned_alloc(size_t alignment, size_t size);
 // or ENOMEM otherwise and leaves *out alone. errno is kept.
 int hak_posix_memalign(void **out, size_t alignment, size_t size);
 
-// The bytes of block `p` that may be used, at least what was asked for; 0 for NULL.
+// The bytes of block `p` that may be used, at least what was asked for; 0 for NULL. A pointer that is not a live block
+// stops the program, as with hak_free.
 size_t hak_usable_size(const void *p);
 
-// Gives unused memory back to the operating system, of all threads, keeping at least `pad` bytes of what is wholly free
-// (pages between blocks go in any case, as with glibc). Returns how many bytes have left the process: pages that were
-// resident, which a page is too that was read and never written. 0 if there was nothing to give. A
-// thread that is inside of the allocator just then, or works without pause, keeps what its own caches hold; other
-// threads keep the free blocks of the slabs they allocate from, and their caches of ACE. Cost: system calls in
-// proportion to what is returned.
+// Gives unused memory back to the operating system, of all threads. Of free pages ACE, Huge and the pool keep at most
+// `pad` bytes each, of a SuperSlab or mapping all or none; those between blocks of Tiny and Mid go in any case. Returns
+// how many bytes have left the process: pages that were resident, which a page is too that was read and never written.
+// 0 if there was nothing to give. A thread that is inside of the allocator just then, or works without pause, keeps
+// what its own caches hold; other threads keep the free blocks of the slabs they allocate from, and their caches of
+// ACE. Cost: system calls in proportion to what is returned.
 size_t hak_trim(size_t pad);
 
 // Sets the option `name`, which is the environment variable of the same name, to `value`, which is what the variable
-// accepts (README.md has the table): hak_set("HAKMEM_LIMIT", "80%"). Returns 0, or, with nothing changed and nothing
-// printed, EINVAL (no such option, or a value that it does not accept) or EPERM (it can be chosen at the start of the
-// process only). Takes effect at once, for all threads; memory that is held already beyond a lower HAKMEM_LIMIT stays,
-// but for what is unused (call hak_trim). errno is kept.
+// accepts (README.md has the table): hak_set("HAKMEM_LIMIT", "80%"). Neither may be NULL. Returns 0, or, with nothing
+// changed and nothing printed, EINVAL (no such option, or a value that it does not accept) or EPERM (it can be chosen
+// at the start of the process only). Takes effect at once, for all threads; memory that is held already beyond a lower
+// HAKMEM_LIMIT stays, but for what is unused (call hak_trim). errno is kept.
 //
 // At run time: HAKMEM_PURGE_DELAY_MS, HAKMEM_BACKGROUND_PURGE, HAKMEM_THP (for memory that is mapped from then on),
 // HAKMEM_LIMIT, HAKMEM_FOREIGN_FREE, HAKMEM_VERBOSE.
 int hak_set(const char *name, const char *value);
 
-// What the option `name` is: a number, for a word its place among those accepted (from 0), for HAKMEM_LIMIT bytes (0:
-// no limit). -1 if there is no such option.
+// What the option `name`, not NULL, is: a number, for a word its place among those accepted (from 0), for HAKMEM_LIMIT
+// bytes (0: no limit), be it hard or soft. -1 if there is no such option; HAKMEM_WIPE is one in the hardened library
+// only.
 long long hak_get(const char *name);
 
 // What the allocator holds of the process's address space. Each number but the last counts what is mapped, whether or
@@ -88,7 +91,9 @@ struct hak_stats {
 void hak_stats_read(struct hak_stats *stats);
 
 // The name of the tier that owns the memory at `p` ("tiny", "mid", "ace", "huge"), or NULL if hakmem does not own it.
-// Never touches the memory at `p`, so any address may be asked for. Benchmarks use it to prove what they measure.
+// Never touches the memory at `p`, so any address may be asked for. Benchmarks use it to prove what they measure. Cost:
+// a few loads; for what the registry does not know (of a Huge block all but the first 64 KiB), Huge's lock and a walk
+// over its blocks.
 const char *hak_owner(const void *p);
 
 #ifdef __cplusplus

@@ -41,8 +41,8 @@ void hak_process_tick(void);
 // so that the next should come soon. The process's state exists. Any thread.
 bool hak_process_decay(void);
 
-// Returns what is unused to the operating system, of all tiers and threads, but for `pad` bytes. The process's state
-// exists. Any thread.
+// Returns what is unused to the operating system, of all tiers and threads, but for what hak_trim keeps with `pad`. The
+// process's state exists. Any thread.
 void hak_process_trim(size_t pad);
 
 // hak_set of hakmem.h. The process's state exists.

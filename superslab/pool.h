@@ -86,15 +86,16 @@ bool hak_pool_count_whole(struct hak_pool *pool, uintptr_t base, size_t n_slabs,
 
 // Takes back the run at `base`; the caller has cleared the registry's entries. `dirty` says whether it may hold pages:
 // then all of it is counted as held. Any thread. What the process keeps beyond its limit (retain.h) goes back to the
-// operating system.
+// operating system. Cost: the pool's lock, and system calls under it for what goes back.
 void hak_pool_release(struct hak_pool *pool, uintptr_t base, size_t n_slabs, bool dirty);
 
-// Returns the pages that were free for longer than the decay time. Any thread; called on slow paths, cheap when
-// nothing is due.
+// Returns the pages that were free for longer than the decay time, of 4 SuperSlabs at most. Any thread; called on slow
+// paths. Cost: the pool's lock, and system calls under it where something is due.
 void hak_pool_tick(struct hak_pool *pool);
 
-// Returns the pages of all free slabs and all wholly free SuperSlabs but `keep_bytes` to the operating system; the
-// number of bytes returned, as far as known (pages that were never touched count).
+// Returns the pages of all free slabs and all wholly free SuperSlabs to the operating system, but for at most
+// `keep_bytes`, of a SuperSlab all or none; the number of bytes returned, as far as known (pages that were never
+// touched count).
 size_t hak_pool_trim(struct hak_pool *pool, size_t keep_bytes);
 
 // Zeroed metadata memory of `bytes` bytes, aligned to 64, that lives as long as the pool. NULL when the operating
