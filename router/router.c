@@ -394,8 +394,10 @@ static void *move(void *p, size_t old_bytes, size_t size) {
 }
 
 // Whether a block of `bytes` would be mostly empty with `size` of them in use. Half of a size that has a block of its
-// own is not, however little longer than that the block is.
-static bool is_mostly_empty(size_t bytes, size_t size) { return size < bytes / 2 - bytes / 64; }
+// own is not, however little longer than that the block is; nor is the smallest block.
+static bool is_mostly_empty(size_t bytes, size_t size) {
+  return bytes > HAK_BLOCK_ALIGNMENT && size < bytes / 2 - bytes / 64;
+}
 
 // Hardened: resizes the block at `p` where it is, unless it would be mostly empty or the seal finds no room.
 static bool resize_sealed(struct hak_process *process, void *p, uint32_t entry, size_t old_size, size_t size) {

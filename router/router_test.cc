@@ -167,6 +167,13 @@ TEST(Router, ReallocToHalfOfAPowerOfTwoKeepsTheBlock) {
   }
 }
 
+TEST(Router, ReallocOfTheSmallestBlockKeepsIt) {
+  if (HAK_CONFIG_HARDENED) GTEST_SKIP() << "with its seal it is not the smallest";
+  void *p = hak_malloc(16);
+  for (size_t size = 16; size != 0; --size) EXPECT_EQ(hak_realloc(p, size), p) << size;
+  hak_free(p);
+}
+
 TEST(Router, ReallocAroundTheLeastSizeOfHugeKeepsTheBlock) {
   constexpr size_t kHuge = 2048 * kKiB;
   if (HAK_CONFIG_HARDENED) GTEST_SKIP() << "with its seal such a size has a larger block";
