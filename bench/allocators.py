@@ -4,6 +4,7 @@ import argparse
 import os
 import pathlib
 import re
+import signal
 import sys
 
 _OWN = ("hakmem", "limit")  # names with a part of their own in the tables
@@ -35,6 +36,21 @@ def find_program(name):
 def user_path(path):
     """A path as the user gave it: `bazel run` starts programs in a folder of its own and leaves the user's here."""
     return os.path.abspath(os.path.join(os.environ.get("BUILD_WORKING_DIRECTORY", ""), path))
+
+
+def output_path(text):
+    """A file that can be written: asked before hours of measuring, and nothing in it is lost."""
+    path = pathlib.Path(user_path(text))
+    try:
+        with open(path, "a", encoding="utf-8"):
+            return path
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"cannot write {path}: {error.strerror}") from error
+
+
+def status_text(status):
+    """How a process has ended, from its exit code; negative: by a signal."""
+    return f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
 
 
 def _variable(text):

@@ -3,9 +3,10 @@
 
 The allocators take turns within each repetition, and each repetition begins with the next one (A B C B C A), so that a
 machine whose speed drifts is as fast for one as for the other, and none has always the same one before it. Tables show
-medians of CPU time (user and system time, what other programs do meanwhile left out), of the time that passes, and of the peak RSS, with the ratio to the best peer. Each measured process proves whose memory it got; a
-row of one that cannot is an error. With --count the tables show instructions, cache misses and mispredicted branches as
-Valgrind counts them, which vary little whatever else the machine does.
+medians of CPU time (user and system time, what other programs do meanwhile left out), of the time that passes, and of
+the peak RSS, with the ratio to the best peer. Each measured process proves whose memory it got; a row of one that
+cannot is an error. With --count the tables show instructions, cache misses and mispredicted branches as Valgrind counts
+them, which vary little whatever else the machine does.
 """
 # The shebang names Debian's Python: the one that its python3-matplotlib is for.
 
@@ -221,16 +222,6 @@ def pattern(text):
         raise argparse.ArgumentTypeError(f"is '{text}', no regular expression: {error}") from error
 
 
-def output_path(text):
-    """A file that can be written: asked before hours of measuring, and nothing in it is lost."""
-    path = pathlib.Path(allocators.user_path(text))
-    try:
-        with open(path, "a", encoding="utf-8"):
-            return path
-    except OSError as error:
-        raise argparse.ArgumentTypeError(f"cannot write {path}: {error.strerror}") from error
-
-
 def parse_arguments():
     parser = argparse.ArgumentParser(prog="compare", description=__doc__.splitlines()[0])
     allocators.add_options(parser, DEFAULT_ALLOCATORS)
@@ -246,7 +237,7 @@ def parse_arguments():
                         help="count instructions, cache misses and mispredicted branches under Valgrind, 50 times as "
                              "slow, in place of times")
     for kind, name in (("json", "JSON"), ("csv", "CSV"), ("markdown", "Markdown"), ("html", "HTML")):
-        parser.add_argument(f"--{kind}", metavar="FILE", type=output_path,
+        parser.add_argument(f"--{kind}", metavar="FILE", type=allocators.output_path,
                             help=f"write the results as {name} too")
     arguments = parser.parse_args()
     if arguments.repetitions is None:

@@ -161,7 +161,7 @@ def run_scenario(program, scenario, allocator, arguments):
     except subprocess.TimeoutExpired:
         raise allocators.NotMeasured(f"no end within {TIMEOUT_SECONDS} s") from None
     if run.returncode != 0 or not run.stdout.startswith("Allocator: "):
-        raise allocators.NotMeasured(run.stderr.strip() or f"exit status {run.returncode}")
+        raise allocators.NotMeasured(run.stderr.strip() or allocators.status_text(run.returncode))
     return parse_points(run.stdout)
 
 
@@ -343,7 +343,8 @@ def parse_arguments():
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--json", action="store_true", help="print JSON instead of tables")
     output.add_argument("--csv", action="store_true", help="print CSV instead of tables")
-    parser.add_argument("--html", metavar="FILE", help="write a page with tables and plots over time as well")
+    parser.add_argument("--html", metavar="FILE", type=allocators.output_path,
+                        help="write a page with tables and plots over time as well")
     parser.add_argument("--check", action="store_true",
                         help=f"exit with status {EXIT_EXCEEDED} where hakmem takes more than it may")
     parser.add_argument("--program", metavar="PATH", type=pathlib.Path, help="the scenario program to run")
@@ -375,7 +376,7 @@ def main():
         print_tables(notes, summary, list(found))
     if arguments.html:
         page = html_page(pyplot, notes, summary, list(found), results)
-        pathlib.Path(allocators.user_path(arguments.html)).write_text(page, encoding="utf-8")
+        arguments.html.write_text(page, encoding="utf-8")
     if not is_complete:
         return allocators.EXIT_NOT_MEASURED
     too_much = exceeded(summary) if arguments.check else []

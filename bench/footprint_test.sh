@@ -92,6 +92,7 @@ if /usr/bin/python3 -c 'import matplotlib' 2>"$folder/errors"; then
   expect 0 'peak, nothing' 'peak-empty' "${few[@]}" --scenarios peak-empty --html "$folder/page.html"
   matches "$folder/page.html" '<svg ' || fail 'no plot in the page'
   matches "$folder/page.html" 'A peak of which nothing survives' || fail 'no title in the page'
+  expect 2 '' 'cannot write .*: No such file' "${few[@]}" --html "$folder/nonesuch/page.html"
 else
   expect 3 '' "Debian's package is python3-matplotlib" "${few[@]}" --html "$folder/page.html"
 fi

@@ -54,7 +54,7 @@ def count(program, allocator, pattern, n_pairs, environment):
             raise allocators.NotMeasured(f"no end within {TIMEOUT_SECONDS} s") from None
     if run.returncode != 0 or not run.stdout.startswith("Allocator: "):
         own_lines = [line for line in run.stderr.splitlines() if not line.startswith("==")]
-        raise allocators.NotMeasured(" ".join(own_lines) or f"{allocator}: exit status {run.returncode}")
+        raise allocators.NotMeasured(" ".join(own_lines) or f"{allocator}: {allocators.status_text(run.returncode)}")
     # One line only: the program executes itself again to get at its allocator, and the first image ends uncounted.
     totals = re.findall(r"Collected : (\d+)", run.stderr)
     if len(totals) != 1:

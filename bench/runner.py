@@ -48,11 +48,6 @@ def kill_all(process):
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def status_text(status):
-    """How a process has ended, from its exit code; negative: by a signal."""
-    return f"killed by {signal.Signals(-status).name}" if status < 0 else f"status {status}"
-
-
 def run(command, environment, folder, drive=None, count=False):
     """Runs one process, with `drive()` meanwhile; with `count`, under Valgrind."""
     timeout_seconds = COUNTING_TIMEOUT_SECONDS if count else TIMEOUT_SECONDS
@@ -69,6 +64,7 @@ def run(command, environment, folder, drive=None, count=False):
                 kill_all(process)
 
             timer = threading.Timer(timeout_seconds, stop)
+            timer.daemon = True  # the user may interrupt where it is not cancelled yet: who waits for it waits long
             timer.start()
             try:
                 if drive is not None:
@@ -88,7 +84,7 @@ def run(command, environment, folder, drive=None, count=False):
         err.seek(0)
         if process.returncode != 0:
             last_words = (err.read().strip() or out.read().strip()).splitlines()[-1:]
-            raise Failed(" ".join([status_text(process.returncode), *last_words]))
+            raise Failed(" ".join([allocators.status_text(process.returncode), *last_words]))
         counts = counted(err.read()) if count else {}
         return Run(out.read(), wall_seconds, usage.ru_utime + usage.ru_stime, counts)
 
@@ -204,7 +200,7 @@ def find_allocators(wanted, required, environment):
                       "--config=release", file=sys.stderr)
             found.append(Allocator(name, option, proof.group(2), proof.group(1)))
             continue
-        reason = probe.stderr.strip() or status_text(probe.returncode)
+        reason = probe.stderr.strip() or allocators.status_text(probe.returncode)
         print(f"compare: {name} is not measured: {reason}", file=sys.stderr)
         if name in required:
             sys.exit(allocators.EXIT_NOT_MEASURED)
