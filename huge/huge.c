@@ -125,7 +125,7 @@ static void unlink_cached_locked(struct hak_huge_heap *heap, struct hak_huge *ma
     heap->cached_first = mapping->next;
   }
   --heap->n_cached;
-  heap->cached_bytes -= bytes_of(mapping);
+  hak_sub_relaxed(&heap->cached_bytes, bytes_of(mapping));
   if (!mapping->clean) hak_retain_add_unused_outside(&heap->pool->retain, (size_t)0 - bytes_of(mapping));
 }
 
@@ -156,7 +156,7 @@ static void append_cached_locked(struct hak_huge_heap *heap, struct hak_huge *ma
   }
   heap->cached_last = mapping;
   ++heap->n_cached;
-  heap->cached_bytes += bytes_of(mapping);
+  hak_add_relaxed(&heap->cached_bytes, bytes_of(mapping));
   if (!mapping->clean) hak_retain_add_unused_outside(&heap->pool->retain, bytes_of(mapping));
 }
 

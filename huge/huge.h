@@ -27,9 +27,9 @@ struct hak_huge_heap {
   struct hak_huge *live;                        // blocks in use
   struct hak_huge *cached_first, *cached_last;  // freed mappings, the longest unused first
   size_t n_cached;
-  size_t cached_bytes;       // a statistic as well, to be read under the lock
+  size_t cached_bytes;       // a statistic as well; atomic, written under the lock
   struct hak_huge *refused;  // freed mappings that the kernel would not unmap, linked by `next`: mostly without pages
-  size_t refused_bytes;      // likewise
+  size_t refused_bytes;      // a statistic as well, to be read under the lock
   uintptr_t last_mapped;     // atomic, relaxed: where the next mapping would be a neighbour
   uint64_t n_origins;        // atomic, relaxed: mappings made
   // Statistics, readable without the lock: atomic, relaxed.

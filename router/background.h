@@ -18,18 +18,20 @@ extern "C" {
 // thread can be had, the next call tries again.
 void hak_background_start(struct hak_process *process);
 
-// Not from free, which libc calls with locks held that it takes to start a thread: free asks, and malloc starts it.
-extern bool hak_background_asked HAK_HIDDEN;  // atomic, relaxed
-void hak_background_ask(struct hak_process *process);
+// Not from free, which libc calls with locks held that it takes to start a thread: free asks.
+void hak_background_ask(void);
 
-static inline void hak_background_start_if_asked(struct hak_process *process) {
-  if (HAK_LIKELY(!hak_load_relaxed(&hak_background_asked))) return;
-  hak_store_relaxed(&hak_background_asked, false);
-  hak_background_start(process);
+// Starts it as above if somebody has asked since the last call, or the process uses 8 MiB of slabs more or less: a
+// program may have its peak between two ticks, and idle from then on.
+void hak_background_look(struct hak_process *process);
+
+// The look of malloc, when it has what it was called for.
+static inline void hak_background_look_if_wanted(struct hak_process *process) {
+  if (HAK_UNLIKELY(hak_load_relaxed(&process->config.background_purge) != 0)) hak_background_look(process);
 }
 
 // When the process begins, and in the child of a fork, where the thread does not exist.
-void hak_background_begin(void);
+void hak_background_begin(const struct hak_process *process);
 
 #ifdef __cplusplus
 }

@@ -167,6 +167,18 @@ TEST(Background, AChildOfAForkGetsItsOwn) {
   FreeAll(left);
 }
 
+// In less time than is between two ticks. In a child of a fork, where none runs yet.
+TEST(Background, ComesWithAPeakThatIsFollowedByNothing) {
+  pid_t child = fork();
+  if (child == 0) {
+    for (int i = 0; i < 12; ++i) hak_malloc(2 * kMiB - 4096);  // too few calls for a tick
+    _exit(Becomes([] { return CountThreads() == 2; }) ? 0 : 1);
+  }
+  int status = -1;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+}
+
 TEST(Background, AProgramWhoseThreadsHaveAllEndedEnds) {
   pid_t child = fork();
   if (child == 0) {

@@ -107,7 +107,7 @@ static void after_fork_in_parent(void) HAK_LOCKS_UNCHECKED {
 
 static void after_fork_in_child(void) HAK_LOCKS_UNCHECKED {
   if (!forks_alone) begin_child();
-  hak_background_begin();
+  hak_background_begin(&process);
 }
 
 static void thread_ends(void *thread);
@@ -174,7 +174,7 @@ static bool make_process(void) {
     hak_huge_init(&process.huge, &process.pool, diet);
     is_at_home = has_programs_libc();
     refuse_background_elsewhere(&process.config);
-    hak_background_begin();
+    hak_background_begin(&process);
     exit_key_made = is_at_home && pthread_key_create(&exit_key, thread_ends) == 0;
     // Release: pairs with hak_process_get, publishes all of the above.
     hak_store_release(&process_ready, true);
@@ -257,7 +257,7 @@ void hak_process_tick(void) {
   if (!is_due(&ticked_ms, now, TICK_MS)) return;
   (void)hak_process_decay();
   if (hak_limit_is_exceeded(&process.pool.retain.limit) && is_due(&trimmed_ms, now, SOFT_TRIM_MS)) hak_process_trim(0);
-  hak_background_ask(&process);
+  hak_background_ask();
 }
 
 // Threads

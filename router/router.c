@@ -145,13 +145,15 @@ static void *malloc_after_trim(struct hak_process *process, size_t size, size_t 
 static void *malloc_any(size_t size, size_t alignment, bool *zeroed) {
   struct hak_process *process = hak_process_get();
   hak_process_tick();
-  hak_background_start_if_asked(process);
   // What exceeds the address space is not worth a trim.
   if (HAK_LIKELY(((size | alignment) >> HAK_ADDRESS_BITS) == 0)) {
     void *p = malloc_once(process, size, alignment, zeroed, false);
     // What one tier keeps for later may be what another one lacks now.
     if (HAK_UNLIKELY(p == NULL)) p = malloc_after_trim(process, size, alignment, zeroed);
-    if (HAK_LIKELY(p != NULL)) return marked(p, size);
+    if (HAK_LIKELY(p != NULL)) {
+      hak_background_look_if_wanted(process);
+      return marked(p, size);
+    }
   }
   if (zeroed != NULL) *zeroed = false;
   return out_of_memory(process, size, alignment);
