@@ -63,12 +63,11 @@ struct hak_at_hand {
   size_t recent_bytes;                // of all recent_max together, beyond HAK_RECENT_MIN each
 };
 
-struct hak_cache {
-  struct hak_at_hand at_hand;
-  // The heap whose slabs this thread owns, NULL before the first slow path and after the thread's end.
-  struct hak_heap *heap;
+// A thread's seat in its heap: what visitors, too, read and write of a thread. In the heap, since the memory of a
+// thread may be gone before anybody knows that it has ended.
+struct hak_seat {
   // What visit.c is about: whether the thread works on its heap, and whether it may: the heap's id, or HAK_NO_OWNER
-  // while there is no heap or another thread visits it. Atomic.
+  // while there is no thread or another one visits the heap. Atomic.
   uint32_t inside;
   uint32_t owner_id;
   uint32_t outbox_clock;
@@ -76,27 +75,33 @@ struct hak_cache {
   struct hak_outbox_slot outbox[HAK_OUTBOX_SLOTS];
 };
 
+// The seat of all threads without a heap. Nobody gathers anything there.
+extern struct hak_seat hak_no_seat HAK_HIDDEN;
+
+struct hak_cache {
+  struct hak_at_hand at_hand;
+  // The heap whose slabs this thread owns, NULL before the first slow path and after the thread's end; and its seat.
+  struct hak_heap *heap;
+  struct hak_seat *seat;
+};
+
 // Kind 0 is both "size 0" for malloc and "not ours" for free. Its list is empty, and no pointer is near its head, so
 // that both take the slow path. No address, and no value that a program might mistake for one either.
 #define HAK_CACHE_NO_BLOCK ((uintptr_t)0xa6d1e3978c580000)
 #define HAK_AT_HAND_NOTHING \
   { {HAK_CACHE_NO_BLOCK}, {HAK_NO_OWNER}, {0}, {0}, {0}, {0}, 0 }
-#define HAK_CACHE_INIT                               \
-  {                                                  \
-    HAK_AT_HAND_NOTHING, 0, 0, HAK_NO_OWNER, 0, 0, { \
-      { 0, 0, 0, 0, 0 }                              \
-    }                                                \
-  }
+#define HAK_CACHE_INIT \
+  { HAK_AT_HAND_NOTHING, 0, &hak_no_seat }
 
 // Where blocks of the slab at `base` are gathered. Sixty-four neighbours have one each, of the shortest runs and of the
 // longest, whose length is 1 << 20.
-static HAK_ALWAYS_INLINE struct hak_outbox_slot *hak_outbox_slot_of(struct hak_cache *cache, uintptr_t base) {
-  return &cache->outbox[(base >> HAK_RUN_SHIFT_MIN ^ base >> 20) % HAK_OUTBOX_SLOTS];
+static HAK_ALWAYS_INLINE struct hak_outbox_slot *hak_outbox_slot_of(struct hak_seat *seat, uintptr_t base) {
+  return &seat->outbox[(base >> HAK_RUN_SHIFT_MIN ^ base >> 20) % HAK_OUTBOX_SLOTS];
 }
 
 // Whether the next remote free publishes one of the other slots.
-static HAK_ALWAYS_INLINE bool hak_outbox_is_due(const struct hak_cache *cache) {
-  return (cache->outbox_clock + 1) % HAK_OUTBOX_AGE == 0;
+static HAK_ALWAYS_INLINE bool hak_outbox_is_due(const struct hak_seat *seat) {
+  return (seat->outbox_clock + 1) % HAK_OUTBOX_AGE == 0;
 }
 
 // What of an address may differ within a run of Tiny.

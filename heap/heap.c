@@ -253,7 +253,7 @@ static bool refill(struct hak_cache *cache, const struct hak_class *geometry, ui
   bool may_carve = current != NULL && bin->slabs[HAK_SLAB_AWAKE] == NULL && !hak_has_mail(heap);
   if (may_carve && hak_strip_carve(heap, current, list)) return true;
 
-  hak_outbox_flush(cache);
+  hak_outbox_flush(cache->seat);
   (void)hak_mail_drain(heap, HAK_DRAIN_SOME);
   if (current != NULL && fill_list(current, list)) return true;
   may_carve = current != NULL && bin->slabs[HAK_SLAB_AWAKE] == NULL;
@@ -336,7 +336,7 @@ bool hak_heap_refill(struct hak_cache *cache, const struct hak_class *geometry) 
     done = refill(cache, geometry, list);
   }
   if (is_mid && done) open_recent(cache->heap, at_hand, geometry);
-  hak_heap_leave(cache);
+  hak_heap_leave(cache->seat);
   return done;
 }
 
@@ -420,7 +420,7 @@ static void end_countdown(struct hak_cache *cache, struct hak_slab *slab) {
 
 HAK_NOINLINE void hak_slab_countdown_and_leave(struct hak_cache *cache, struct hak_slab *slab) {
   end_countdown(cache, slab);
-  hak_heap_leave(cache);
+  hak_heap_leave(cache->seat);
 }
 
 // Why a block of this thread was refused.
@@ -448,18 +448,18 @@ void hak_heap_free(struct hak_cache *cache, void *p, const char *function) {
   // Read here and not by the caller: before, the slab may have changed hands.
   uint32_t entry = hak_registry_find(p);
   size_t kind = hak_entry_kind(entry);
-  if (hak_entry_owner(entry) == hak_load_relaxed(&cache->owner_id)) {
+  if (hak_entry_owner(entry) == hak_load_relaxed(&cache->seat->owner_id)) {
     free_local(cache, p, kind, function);
   } else {
     hak_outbox_add(cache, p, kind, function);
   }
-  if (has_heap) hak_heap_leave(cache);
+  if (has_heap) hak_heap_leave(cache->seat);
 }
 
 void hak_heap_flush(struct hak_cache *cache) {
   hak_heap_enter(cache);
-  hak_outbox_flush(cache);
-  hak_heap_leave(cache);
+  hak_outbox_flush(cache->seat);
+  hak_heap_leave(cache->seat);
 }
 
 // Trim
@@ -467,7 +467,7 @@ void hak_heap_flush(struct hak_cache *cache) {
 size_t hak_heap_trim(struct hak_cache *cache) {
   struct hak_heap *heap = cache->heap;
   hak_heap_enter(cache);
-  hak_outbox_flush(cache);
+  hak_outbox_flush(cache->seat);
   (void)hak_mail_drain(heap, HAK_DRAIN_ALL);
   hak_recent_return(&cache->at_hand);
   for (size_t kind = 0; kind < HAK_KINDS; ++kind) {
@@ -475,7 +475,7 @@ size_t hak_heap_trim(struct hak_cache *cache) {
   }
   size_t n_looks = SIZE_MAX;
   size_t returned = hak_heap_release_unused(heap, &n_looks);
-  hak_heap_leave(cache);
+  hak_heap_leave(cache->seat);
   return returned;
 }
 
@@ -496,5 +496,5 @@ void hak_heap_tick(struct hak_cache *cache) {
   size_t n_looks = HAK_DECAY_LOOKS;
   if (heap_is_due) (void)hak_heap_decay(heap, now, &n_looks);
   if (cache_is_due) look_for_unused_kinds(cache);
-  hak_heap_leave(cache);
+  hak_heap_leave(cache->seat);
 }

@@ -20,6 +20,7 @@
 
 #include "heap/cache.h"
 #include "heap/slab.h"
+#include "platform/life.h"
 #include "platform/lock.h"
 #include "superslab/pool.h"
 
@@ -56,8 +57,8 @@ struct hak_heap {
   struct hak_bin bin[HAK_KINDS];
   struct hak_heap_set *set;
   struct hak_at_hand at_hand;  // the cache's, while it waits for adoption
-  // With a thread: its cache, and the set's list of such heaps; visit lock. Without: NULL, and the list of orphans or
-  // of husks; set's lock.
+  // With a thread: its cache, which only the thread itself looks into, and the set's list of such heaps; visit lock.
+  // Without: NULL, and the list of orphans or of husks; set's lock.
   struct hak_cache *cache;
   struct hak_heap *older, *newer;
   uint64_t orphaned_ms;
@@ -72,12 +73,14 @@ struct hak_heap {
   uint64_t decayed_ms;               // atomic; by the owner or a visitor
   uint64_t ticked_ms;                // by the owner
   uintptr_t spare[HAK_HEAP_SPARES];  // a run's base, and in its low bits its slabs; the oldest first
+  struct hak_life life;              // its thread's; visit lock
+  struct hak_seat seat __attribute__((aligned(64)));
   // What other threads write, on a cache line of its own.
   struct hak_slab_remote *mail __attribute__((aligned(64)));  // atomic; slabs with remotely freed blocks
   uint32_t orphan;  // atomic; no thread owns this heap. Written under the set's lock
 };
 
-// Lock ranks: visit_lock, lock, the pool's. A thread that works on its heap (cache->inside) may take all but the first.
+// Lock ranks: visit_lock, lock, the pool's. A thread that works on its heap (seat.inside) may take all but the first.
 struct hak_heap_set {
   struct hak_pool *pool;
   uint32_t refill_count;  // blocks per refill of a class that has taken two runs
@@ -168,8 +171,12 @@ void hak_heap_set_before_fork(struct hak_heap_set *set, const struct hak_cache *
 void hak_heap_set_after_fork_in_parent(struct hak_heap_set *set) HAK_RELEASES(set->visit_lock, set->lock);
 void hak_heap_set_after_fork_in_child(struct hak_heap_set *set) HAK_RELEASES(set->visit_lock, set->lock);
 
+// In the child, where the thread that forked is another one for the kernel.
+void hak_heap_after_fork_in_child(struct hak_cache *cache);
+
 // In the child, with all locks: makes orphans of the heaps of all other threads. `orphaned` is called with the cache of
-// each, as the thread that does not exist any more left it.
+// each, as the thread that does not exist any more left it; not of one that had ended without detaching, whose cache is
+// gone.
 void hak_heap_set_orphan_all(struct hak_heap_set *set, const struct hak_cache *cache,
                              void (*orphaned)(struct hak_cache *cache)) HAK_REQUIRES(set->visit_lock, set->lock);
 

@@ -15,7 +15,7 @@ void hak_slab_countdown_and_leave(struct hak_cache *cache, struct hak_slab *slab
 
 // Begins a slot of the outbox with block `p` of `kind`, which another heap owns, and ends the thread's work on its heap
 // likewise.
-void hak_outbox_begin_and_leave(struct hak_cache *cache, void *p, size_t kind);
+void hak_outbox_begin_and_leave(struct hak_seat *seat, void *p, size_t kind);
 
 // Puts block `p` into the list of its slab, which is not the current one of Tiny, and which the caller owns. False if
 // it was freed just before, or never handed out. `strip_shift` is that of its kind, `offset` where `p` lies in its
@@ -36,54 +36,54 @@ static HAK_ALWAYS_INLINE bool hak_outbox_has_room(const struct hak_outbox_slot *
   return slot->base == base && slot->count < slot->limit;
 }
 
-static HAK_ALWAYS_INLINE void hak_outbox_gather(struct hak_cache *cache, struct hak_outbox_slot *slot, void *p) {
+static HAK_ALWAYS_INLINE void hak_outbox_gather(struct hak_seat *seat, struct hak_outbox_slot *slot, void *p) {
   if (HAK_POISON) hak_block_poison((uintptr_t)p, hak_registry_kind(p));
   hak_link_set((uintptr_t)p, slot->head);
   slot->head = (uintptr_t)p;
   ++slot->count;
-  ++cache->outbox_clock;
+  ++seat->outbox_clock;
 }
 
 // Begins the thread's work on its heap: the heap's id, or HAK_NO_OWNER if it has none or another thread visits it.
-static HAK_ALWAYS_INLINE uint32_t hak_heap_enter_fast(struct hak_cache *cache) {
-  hak_store_relaxed(&cache->inside, 1);
+static HAK_ALWAYS_INLINE uint32_t hak_heap_enter_fast(struct hak_seat *seat) {
+  hak_store_relaxed(&seat->inside, 1);
   // Against a visitor, who writes owner_id, makes all threads pass a barrier, and reads inside (visit.c).
   HAK_COMPILER_BARRIER();
-  return hak_load_acquire(&cache->owner_id);  // pairs with readmit, publishes what the visitor did
+  return hak_load_acquire(&seat->owner_id);  // pairs with readmit, publishes what the visitor did
 }
 
 // Ends it.
-static HAK_ALWAYS_INLINE void hak_heap_leave(struct hak_cache *cache) { hak_store_release(&cache->inside, 0); }
+static HAK_ALWAYS_INLINE void hak_heap_leave(struct hak_seat *seat) { hak_store_release(&seat->inside, 0); }
 
-static HAK_ALWAYS_INLINE bool hak_leave_and_say(struct hak_cache *cache, bool done) {
-  hak_heap_leave(cache);
+static HAK_ALWAYS_INLINE bool hak_leave_and_say(struct hak_seat *seat, bool done) {
+  hak_heap_leave(seat);
   return done;
 }
 
 // Frees `p`, whose entry says that it is the heap's that this thread works on, and ends that work.
-static HAK_ALWAYS_INLINE bool hak_free_own_and_leave(struct hak_cache *cache, void *p, const uint32_t *entry,
-                                                     unsigned strip_shift, uint32_t offset) {
+static HAK_ALWAYS_INLINE bool hak_free_own_and_leave(struct hak_cache *cache, struct hak_seat *seat, void *p,
+                                                     const uint32_t *entry, unsigned strip_shift, uint32_t offset) {
   struct hak_slab *slab = (struct hak_slab *)hak_slab_private_descriptor_beside(entry, (uintptr_t)p, offset);
-  if (HAK_UNLIKELY(!hak_slab_push(slab, p, strip_shift, offset))) return hak_leave_and_say(cache, false);
-  if (HAK_LIKELY(slab->countdown != 0)) return hak_leave_and_say(cache, true);
+  if (HAK_UNLIKELY(!hak_slab_push(slab, p, strip_shift, offset))) return hak_leave_and_say(seat, false);
+  if (HAK_LIKELY(slab->countdown != 0)) return hak_leave_and_say(seat, true);
   hak_slab_countdown_and_leave(cache, slab);
   return true;
 }
 
 // The same where it is another heap's: `unlike_own` is the entry but for this heap's id, `base` that of the block's
 // run.
-static HAK_ALWAYS_INLINE bool hak_gather_and_leave(struct hak_cache *cache, void *p, uint32_t own_id,
-                                                   uint32_t unlike_own, uintptr_t base) {
-  struct hak_outbox_slot *slot = hak_outbox_slot_of(cache, base);
+static HAK_ALWAYS_INLINE bool hak_gather_and_leave(struct hak_seat *seat, void *p, uint32_t own_id, uint32_t unlike_own,
+                                                   uintptr_t base) {
+  struct hak_outbox_slot *slot = hak_outbox_slot_of(seat, base);
   HAK_HIDE(slot);
-  bool refused = own_id == HAK_NO_OWNER || hak_outbox_is_due(cache) || slot->head == (uintptr_t)p;  // freed just before
-  if (HAK_UNLIKELY(refused)) return hak_leave_and_say(cache, false);
+  bool refused = own_id == HAK_NO_OWNER || hak_outbox_is_due(seat) || slot->head == (uintptr_t)p;  // freed just before
+  if (HAK_UNLIKELY(refused)) return hak_leave_and_say(seat, false);
   if (!hak_outbox_has_room(slot, base)) {
-    hak_outbox_begin_and_leave(cache, p, hak_entry_kind(unlike_own));  // an owner's id has no bits there
+    hak_outbox_begin_and_leave(seat, p, hak_entry_kind(unlike_own));  // an owner's id has no bits there
     return true;
   }
-  hak_outbox_gather(cache, slot, p);
-  return hak_leave_and_say(cache, true);
+  hak_outbox_gather(seat, slot, p);
+  return hak_leave_and_say(seat, true);
 }
 
 // Frees `p`, of which Tiny or Mid is the owner and `miss` what hak_cache_push left, if it is a block of a slab that
@@ -97,10 +97,12 @@ static HAK_ALWAYS_INLINE bool hak_heap_free_fast(struct hak_cache *cache, void *
   if (is_mid && HAK_UNLIKELY(hak_recent_newest(cache, miss.kind) == (uintptr_t)p)) return false;  // freed just before
   const uint32_t *entry = hak_registry_entry_at(miss.place);
   uint32_t offset = (uint32_t)((uintptr_t)p & (((uintptr_t)1 << run_shift) - 1));
-  uint32_t own_id = hak_heap_enter_fast(cache);
+  struct hak_seat *seat = cache->seat;
+  uint32_t own_id = hak_heap_enter_fast(seat);
   uint32_t unlike_own = hak_load_relaxed(entry) ^ own_id;
-  if (HAK_LIKELY(unlike_own < HAK_OWNER_STEP)) return hak_free_own_and_leave(cache, p, entry, strip_shift, offset);
-  return hak_gather_and_leave(cache, p, own_id, unlike_own, (uintptr_t)p - offset);
+  if (HAK_LIKELY(unlike_own < HAK_OWNER_STEP))
+    return hak_free_own_and_leave(cache, seat, p, entry, strip_shift, offset);
+  return hak_gather_and_leave(seat, p, own_id, unlike_own, (uintptr_t)p - offset);
 }
 
 #ifdef __cplusplus

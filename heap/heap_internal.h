@@ -93,7 +93,7 @@ void hak_remote_publish(uintptr_t base, uintptr_t head, uintptr_t tail, uint32_t
 void hak_outbox_add(struct hak_cache *cache, void *p, size_t kind, const char *function);
 
 // Publishes all blocks that wait in the outbox.
-void hak_outbox_flush(struct hak_cache *cache);
+void hak_outbox_flush(struct hak_seat *seat);
 
 // Whether there are slabs in the heap's mail that were not collected.
 static inline bool hak_has_mail(const struct hak_heap *heap) {
@@ -123,6 +123,10 @@ HAK_COLD HAK_NORETURN void hak_heap_fatal(struct hak_cache *cache, const char *f
 
 // Makes an orphan of the cache's heap, which nobody works on any more. Called with the visit lock.
 void hak_heap_abandon(struct hak_cache *cache);
+
+// Makes an orphan of a heap whose thread has ended without giving it up. What it had at hand is lost, with its cache:
+// these blocks stay in use. Called with the visit lock, of a visitor to whom the heap is open.
+void hak_heap_abandon_lost(struct hak_heap *heap);
 
 // Gives up a heap whose thread does not exist any more, and was perhaps at work on it. Called with the visit lock.
 void hak_heap_forget(struct hak_heap *heap);

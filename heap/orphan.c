@@ -166,6 +166,7 @@ static struct hak_heap *new_heap_locked(struct hak_heap_set *set) HAK_REQUIRES(s
   heap->set = set;
   heap->id = ++set->n_heaps * HAK_OWNER_STEP;
   heap->at_hand = nothing_at_hand;
+  heap->seat.owner_id = HAK_NO_OWNER;
   return heap;
 }
 
@@ -215,9 +216,11 @@ bool hak_heap_attach(struct hak_heap_set *set, struct hak_cache *cache) {
   struct hak_heap *heap = adopt_locked(set);
   hak_unlock(&set->lock);
   if (heap != NULL) {
+    hak_life_begin(&heap->life);
     cache->at_hand = heap->at_hand;
     cache->heap = heap;
-    hak_store_relaxed(&cache->owner_id, heap->id);
+    cache->seat = &heap->seat;
+    hak_store_relaxed(&heap->seat.owner_id, heap->id);
     heap->cache = cache;
     link_attached(set, heap);
   }
@@ -225,14 +228,10 @@ bool hak_heap_attach(struct hak_heap_set *set, struct hak_cache *cache) {
   return heap != NULL;
 }
 
-void hak_heap_abandon(struct hak_cache *cache) {
-  struct hak_heap *heap = cache->heap;
+// Makes an orphan of a heap, which has at hand what its thread had.
+static void orphan(struct hak_heap *heap) {
   struct hak_heap_set *set = heap->set;
-  hak_outbox_flush(cache);
-  heap->at_hand = cache->at_hand;
-  cache->at_hand = nothing_at_hand;
-  cache->heap = NULL;
-  hak_store_relaxed(&cache->owner_id, HAK_NO_OWNER);
+  hak_store_relaxed(&heap->seat.owner_id, HAK_NO_OWNER);
   heap->cache = NULL;
   unlink_attached(set, heap);
 
@@ -246,9 +245,29 @@ void hak_heap_abandon(struct hak_cache *cache) {
   hak_unlock(&set->lock);
 }
 
+void hak_heap_abandon(struct hak_cache *cache) {
+  struct hak_heap *heap = cache->heap;
+  hak_outbox_flush(&heap->seat);
+  heap->at_hand = cache->at_hand;
+  cache->at_hand = nothing_at_hand;
+  cache->heap = NULL;
+  cache->seat = &hak_no_seat;
+  orphan(heap);
+}
+
+void hak_heap_abandon_lost(struct hak_heap *heap) {
+  hak_outbox_flush(&heap->seat);
+  heap->at_hand = nothing_at_hand;
+  for (size_t kind = 0; kind < HAK_KINDS; ++kind) {
+    if (heap->bin[kind].current != NULL) hak_bin_return_current(heap, kind, &heap->at_hand.list[kind]);
+  }
+  orphan(heap);
+}
+
 void hak_heap_detach(struct hak_cache *cache) {
   struct hak_heap_set *set = cache->heap->set;
   hak_lock(&set->visit_lock);
+  hak_life_end(&cache->heap->life);
   hak_heap_abandon(cache);
   hak_unlock(&set->visit_lock);
 }

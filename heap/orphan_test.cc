@@ -40,7 +40,7 @@ TEST_F(Heap, ASuccessorAdoptsTheHeapAndFreesItsBlocksAsItsOwn) {
   Thread successor(&heaps_);
   EXPECT_EQ(heaps_.n_heaps, 2u) << "the public one and the inherited one";
   EXPECT_EQ(*static_cast<unsigned char *>(full[7]), 0x5a);
-  EXPECT_EQ(OwnerOf(full[0]), successor.cache.owner_id);
+  EXPECT_EQ(OwnerOf(full[0]), successor.cache.seat->owner_id);
   successor.FreeAll(full);
   EXPECT_EQ(RemoteOf(full[0])->word, SlabOf(full[0])->base) << "nothing was published";
   successor.FreeAll(current);
@@ -80,7 +80,7 @@ TEST_F(Heap, AnEndedThreadLeavesRoomThatAnyThreadUses) {
     EXPECT_EQ(std::set<void *>(blocks.begin(), blocks.end()).size(), ClassOf(kind).n_blocks);
     for (void *p : blocks) {
       EXPECT_EQ(SlabOf(p), slab);
-      EXPECT_EQ(OwnerOf(p), other.cache.owner_id);
+      EXPECT_EQ(OwnerOf(p), other.cache.seat->owner_id);
     }
     other.FreeAll(blocks);
   }
@@ -172,7 +172,7 @@ TEST_F(Heap, WhatOthersFreeInAnOrphanIsFoundByWhoNeedsIt) {
   hak_os_fake_advance_ms(HAK_HEAP_ORPHAN_GRACE_MS);
   void *p = other.Malloc(kKind);
   EXPECT_EQ(SlabOf(p), SlabOf(full[0]));
-  EXPECT_EQ(OwnerOf(full[0]), other.cache.owner_id);
+  EXPECT_EQ(OwnerOf(full[0]), other.cache.seat->owner_id);
   EXPECT_EQ(RunsUsed(), 1u);
   other.Free(p);
   other.FreeAll(full);

@@ -110,9 +110,9 @@ static void publish_slot(struct hak_outbox_slot *slot) {
   hak_remote_publish(base, slot->head, slot->tail, slot->count);
 }
 
-void hak_outbox_flush(struct hak_cache *cache) {
-  for (; cache->outbox_used != 0; cache->outbox_used &= cache->outbox_used - 1) {
-    publish_slot(&cache->outbox[__builtin_ctzl(cache->outbox_used)]);
+void hak_outbox_flush(struct hak_seat *seat) {
+  for (; seat->outbox_used != 0; seat->outbox_used &= seat->outbox_used - 1) {
+    publish_slot(&seat->outbox[__builtin_ctzl(seat->outbox_used)]);
   }
 }
 
@@ -123,12 +123,12 @@ static uint32_t slot_limit(size_t kind) {
   return (uint32_t)hak_min(hak_max(OUTBOX_BYTES_MAX >> size_shift, 1), OUTBOX_BLOCKS_MAX);
 }
 
-static void begin(struct hak_cache *cache, struct hak_outbox_slot *slot, uintptr_t base, uintptr_t block, size_t kind) {
+static void begin(struct hak_seat *seat, struct hak_outbox_slot *slot, uintptr_t base, uintptr_t block, size_t kind) {
   hak_block_poison(block, kind);
   publish_slot(slot);
   *slot = (struct hak_outbox_slot){.base = base, .head = block, .tail = block, .count = 1, .limit = slot_limit(kind)};
-  cache->outbox_used |= (uint64_t)1 << (slot - cache->outbox);
-  ++cache->outbox_clock;
+  seat->outbox_used |= (uint64_t)1 << (slot - seat->outbox);
+  ++seat->outbox_clock;
 }
 
 // The block that is added always stays until the next one comes: as long as it is here nobody can have been given it
@@ -149,25 +149,26 @@ void hak_outbox_add(struct hak_cache *cache, void *p, size_t kind, const char *f
     hak_unlock(&set->visit_lock);
     return;
   }
-  struct hak_outbox_slot *slot = hak_outbox_slot_of(cache, base);
+  struct hak_seat *seat = cache->seat;
+  struct hak_outbox_slot *slot = hak_outbox_slot_of(seat, base);
   if (HAK_UNLIKELY(slot->base == base && slot->head == block)) {
     hak_heap_fatal(cache, function, p, HAK_MISUSE_DOUBLE_FREE);
   }
-  bool due = hak_outbox_is_due(cache);
+  bool due = hak_outbox_is_due(seat);
   if (hak_outbox_has_room(slot, base)) {
-    hak_outbox_gather(cache, slot, p);
+    hak_outbox_gather(seat, slot, p);
   } else {
-    begin(cache, slot, base, block, kind);
+    begin(seat, slot, base, block, kind);
   }
   if (due) {
-    struct hak_outbox_slot *oldest = &cache->outbox[cache->outbox_clock / HAK_OUTBOX_AGE % HAK_OUTBOX_SLOTS];
+    struct hak_outbox_slot *oldest = &seat->outbox[seat->outbox_clock / HAK_OUTBOX_AGE % HAK_OUTBOX_SLOTS];
     if (oldest != slot) publish_slot(oldest);
   }
 }
 
-HAK_NOINLINE void hak_outbox_begin_and_leave(struct hak_cache *cache, void *p, size_t kind) {
+HAK_NOINLINE void hak_outbox_begin_and_leave(struct hak_seat *seat, void *p, size_t kind) {
   uintptr_t block = (uintptr_t)p;
   uintptr_t base = hak_kind_run_base(kind, block);
-  begin(cache, hak_outbox_slot_of(cache, base), base, block, kind);
-  hak_heap_leave(cache);
+  begin(seat, hak_outbox_slot_of(seat, base), base, block, kind);
+  hak_heap_leave(seat);
 }

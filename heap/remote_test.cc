@@ -71,7 +71,7 @@ TEST_F(Heap, HoldsBackByTheSizeThatASlabHasNowAndNotByAnEarlierOne) {
 TEST_F(Heap, AgeBringsOutWhatALonelySlotHolds) {
   Thread owner(&heaps_);
   Thread other(&heaps_);
-  auto slot_of = [&](void *p) { return hak_outbox_slot_of(&other.cache, SlabOf(p)->base); };
+  auto slot_of = [&](void *p) { return hak_outbox_slot_of(other.cache.seat, SlabOf(p)->base); };
   void *lonely = owner.Malloc(kKind);
   std::vector<void *> blocks;
   while (blocks.size() < HAK_OUTBOX_SLOTS * HAK_OUTBOX_AGE) {

@@ -176,7 +176,7 @@ static size_t decay_list(struct hak_heap *heap, struct hak_slab *slab, uint64_t 
 }
 
 static bool sleeps(const struct hak_heap *heap) {
-  return heap->cache != NULL && hak_load_relaxed(&heap->cache->owner_id) == HAK_NO_OWNER;
+  return heap->cache != NULL && hak_load_relaxed(&heap->seat.owner_id) == HAK_NO_OWNER;
 }
 
 // A thread that goes on is about to take what others have freed, so that only what it has not carved goes back.
@@ -190,7 +190,7 @@ static size_t decay_current(struct hak_heap *heap, size_t kind, uint64_t now, si
 }
 
 bool hak_heap_decay(struct hak_heap *heap, uint64_t now, size_t *n_looks) {
-  if (heap->cache != NULL) hak_outbox_flush(heap->cache);
+  hak_outbox_flush(&heap->seat);
   bool drained = hak_mail_drain(heap, HAK_DRAIN_SOME);
   size_t returned = 0;
   for (size_t kind = 0; kind < HAK_KINDS; ++kind) {

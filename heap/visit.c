@@ -31,35 +31,50 @@
 #include "platform/report.h"
 #include "platform/threads.h"
 
-static HAK_COLD void wait_for_visitor(struct hak_cache *cache) {
-  struct hak_heap *heap = cache->heap;
+struct hak_seat hak_no_seat = {.owner_id = HAK_NO_OWNER};
+
+static HAK_COLD void wait_for_visitor(struct hak_heap *heap) {
   hak_add_relaxed(&heap->set->n_waits, 1);
   hak_add_relaxed(&heap->set->n_waiting, 1);
   hak_lock(&heap->set->visit_lock);
-  hak_store_relaxed(&cache->owner_id, heap->id);
+  hak_store_relaxed(&heap->seat.owner_id, heap->id);
   hak_unlock(&heap->set->visit_lock);
   hak_sub_relaxed(&heap->set->n_waiting, 1);
 }
 
 void hak_heap_enter(struct hak_cache *cache) {
   for (;;) {
-    if (HAK_LIKELY(hak_heap_enter_fast(cache) != HAK_NO_OWNER)) return;
-    hak_heap_leave(cache);
-    wait_for_visitor(cache);
+    if (HAK_LIKELY(hak_heap_enter_fast(cache->seat) != HAK_NO_OWNER)) return;
+    hak_heap_leave(cache->seat);
+    wait_for_visitor(cache->heap);
   }
 }
 
 void hak_heap_fatal(struct hak_cache *cache, const char *function, const void *p, const char *reason) {
-  hak_heap_leave(cache);
+  hak_heap_leave(cache->seat);
   hak_fatal_misuse(function, p, reason);
 }
 
 // Acquire: pairs with hak_heap_leave, publishes what the owner did.
-static bool is_outside(const struct hak_heap *heap) { return hak_load_acquire(&heap->cache->inside) == 0; }
+static bool is_outside(const struct hak_heap *heap) { return hak_load_acquire(&heap->seat.inside) == 0; }
 
-static bool is_visited(const struct hak_heap *heap) { return hak_load_relaxed(&heap->cache->owner_id) == HAK_NO_OWNER; }
+static bool is_visited(const struct hak_heap *heap) { return hak_load_relaxed(&heap->seat.owner_id) == HAK_NO_OWNER; }
 
-static void readmit(struct hak_heap *heap) { hak_store_release(&heap->cache->owner_id, heap->id); }
+static bool is_own(const struct hak_heap *heap, const struct hak_cache *cache) {
+  return cache != NULL && cache->heap == heap;
+}
+
+static void readmit(struct hak_heap *heap) { hak_store_release(&heap->seat.owner_id, heap->id); }
+
+// Finds out whether the heap's thread has ended without giving it up, and gives it up then. Called with the visit lock.
+static void give_up_if_lost(struct hak_heap *heap) {
+  if (HAK_LIKELY(!hak_life_is_lost(&heap->life))) return;
+  if (is_outside(heap)) {
+    hak_heap_abandon_lost(heap);
+  } else {
+    hak_heap_forget(heap);
+  }
+}
 
 // Keeps all threads but the calling one, or all that have not ticked since `since`, from their heaps. Whether there are
 // any whose heaps can be visited.
@@ -67,8 +82,8 @@ static bool keep_out_locked(struct hak_heap_set *set, const struct hak_cache *ca
     HAK_REQUIRES(set->visit_lock) {
   bool any = false;
   for (struct hak_heap *heap = set->newest_attached; heap != NULL; heap = heap->older) {
-    if (heap->cache == cache || hak_load_relaxed(&heap->decayed_ms) > since) continue;
-    hak_store_relaxed(&heap->cache->owner_id, HAK_NO_OWNER);
+    if (is_own(heap, cache) || hak_load_relaxed(&heap->decayed_ms) > since) continue;
+    hak_store_relaxed(&heap->seat.owner_id, HAK_NO_OWNER);
     any = true;
   }
   return any && set->pool->os->barrier();
@@ -96,10 +111,13 @@ bool hak_heap_set_tick(struct hak_heap_set *set, const struct hak_cache *cache) 
   hak_threadless_decay(set, now, &n_looks);
   hak_lock(&set->visit_lock);
   bool can_visit = n_looks != 0 && keep_out_locked(set, cache, now - interval_ms);
-  for (struct hak_heap *heap = set->newest_attached; heap != NULL; heap = heap->older) {
+  struct hak_heap *older;
+  for (struct hak_heap *heap = set->newest_attached; heap != NULL; heap = older) {
+    older = heap->older;
     if (!is_visited(heap)) continue;
     if (can_visit && n_looks != 0 && is_outside(heap)) (void)hak_heap_decay(heap, now, &n_looks);
     readmit(heap);
+    give_up_if_lost(heap);
   }
   hak_unlock(&set->visit_lock);
   bool unfinished = n_looks == 0;
@@ -118,10 +136,11 @@ static bool trim_next(struct hak_heap_set *set, const struct hak_cache *cache, s
   bool done = true;
   hak_lock(&set->visit_lock);
   struct hak_heap *heap = set->next_visited != NULL ? set->next_visited : set->newest_attached;
-  if (heap != NULL && heap->cache != cache) {
-    hak_store_relaxed(&heap->cache->owner_id, HAK_NO_OWNER);
+  bool is_others = heap != NULL && !is_own(heap, cache);
+  if (is_others) {
+    hak_store_relaxed(&heap->seat.owner_id, HAK_NO_OWNER);
     if (set->pool->os->barrier() && is_outside(heap)) {
-      hak_outbox_flush(heap->cache);
+      hak_outbox_flush(&heap->seat);
       done = hak_mail_drain(heap, HAK_DRAIN_SOME);
       *returned += hak_heap_release_unused(heap, n_looks);
     }
@@ -129,6 +148,7 @@ static bool trim_next(struct hak_heap_set *set, const struct hak_cache *cache, s
   }
   if (n_given != 0 && *n_looks == 0) done = false;
   set->next_visited = heap == NULL || !done ? heap : heap->older;
+  if (is_others) give_up_if_lost(heap);
   hak_unlock(&set->visit_lock);
   return done;
 }
@@ -154,19 +174,28 @@ size_t hak_heap_set_trim(struct hak_heap_set *set, const struct hak_cache *cache
 
 #define SLEEP_NS 50000
 
+static void wait_until_outside(struct hak_heap *heap) {
+  for (unsigned i = 0; !is_outside(heap); ++i) {
+    // To yield does not help who has a lower priority, or another processor.
+    if (i < MAX_YIELDS) {
+      sched_yield();
+    } else if (hak_life_is_lost(&heap->life)) {
+      hak_heap_forget(heap);
+      return;
+    } else {
+      hak_sleep_ns(SLEEP_NS);
+    }
+  }
+}
+
 void hak_heap_set_before_fork(struct hak_heap_set *set, const struct hak_cache *cache) {
   hak_lock(&set->visit_lock);
   set->all_visited = keep_out_locked(set, cache, UINT64_MAX);
   // Who is inside comes out: it needs no lock that is held here.
-  for (struct hak_heap *heap = set->newest_attached; set->all_visited && heap != NULL; heap = heap->older) {
-    for (unsigned i = 0; heap->cache != cache && !is_outside(heap); ++i) {
-      // To yield does not help who has a lower priority, or another processor.
-      if (i < MAX_YIELDS) {
-        sched_yield();
-      } else {
-        hak_sleep_ns(SLEEP_NS);
-      }
-    }
+  struct hak_heap *older;
+  for (struct hak_heap *heap = set->newest_attached; set->all_visited && heap != NULL; heap = older) {
+    older = heap->older;
+    if (!is_own(heap, cache)) wait_until_outside(heap);
   }
   hak_lock(&set->lock);
 }
@@ -183,15 +212,21 @@ void hak_heap_set_orphan_all(struct hak_heap_set *set, const struct hak_cache *c
   for (struct hak_heap *heap = set->newest_attached; heap != NULL; heap = older) {
     older = heap->older;
     struct hak_cache *left = heap->cache;
-    if (left == cache) continue;
-    if (set->all_visited) {
-      hak_heap_abandon(left);
-      orphaned(left);
-    } else {
+    if (is_own(heap, cache)) continue;
+    if (!set->all_visited) {
       // It may have been caught anywhere: its blocks can be freed, and that is all.
       hak_heap_forget(heap);
+    } else if (hak_life_is_lost(&heap->life)) {
+      hak_heap_abandon_lost(heap);
+    } else {
+      hak_heap_abandon(left);
+      orphaned(left);
     }
   }
+}
+
+void hak_heap_after_fork_in_child(struct hak_cache *cache) {
+  if (cache->heap != NULL) hak_life_begin(&cache->heap->life);
 }
 
 void hak_heap_set_after_fork_in_child(struct hak_heap_set *set) {

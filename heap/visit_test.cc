@@ -1,13 +1,18 @@
 // Visits: what one thread does to the heaps of others, and what a fork's child does to those of threads that are gone.
 // Most tests play several threads by turns; where waiting or a race is the point, the threads are real.
 #include <gtest/gtest.h>
+#include <pthread.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <mutex>
+#include <new>
 #include <random>
 #include <set>
 #include <thread>
@@ -60,7 +65,7 @@ TEST_F(Visit, ATickCollectsWhatOthersFreedForASleepingThread) {
   EXPECT_EQ(RunsUsed(), kSlabs + 1);
   TickAfter(HAK_POOL_PURGE_DELAY_MS / 2, visitor);
   EXPECT_LE(RunsUsed(), 2u + HAK_HEAP_SPARES);
-  EXPECT_EQ(sleeper.cache.owner_id, sleeper.cache.heap->id) << "it may go on";
+  EXPECT_EQ(sleeper.cache.seat->owner_id, sleeper.cache.heap->id) << "it may go on";
   for (int i = 0; i < 4; ++i) TickAfter(HAK_POOL_PURGE_DELAY_MS, visitor);
   EXPECT_LE(RunsUsed(), 2u) << "the current slab, and an empty one";
 }
@@ -73,7 +78,7 @@ TEST_F(Visit, ATickPublishesWhatASleepingThreadGathered) {
   sleeper.Free(p);
   EXPECT_EQ(owner.cache.heap->mail, nullptr);
   TickAfter(HAK_POOL_PURGE_DELAY_MS, visitor);
-  for (const hak_outbox_slot &slot : sleeper.cache.outbox) EXPECT_EQ(slot.base, 0u);
+  for (const hak_outbox_slot &slot : sleeper.cache.seat->outbox) EXPECT_EQ(slot.base, 0u);
 }
 
 TEST_F(Visit, ATickReturnsPagesThatASleepingThreadLeftUnusedForTheDecayTime) {
@@ -306,11 +311,11 @@ TEST_F(Visit, AHeapWhoseThreadIsAtWorkIsLeftOut) {
   Thread busy(&heaps_);
   busy.FreeAll(MallocSlabs(&busy));
   size_t n_used = pool_.n_slabs_used;
-  hak_store_relaxed(&busy.cache.inside, 1);
+  hak_store_relaxed(&busy.cache.seat->inside, 1);
   hak_heap_set_trim(&heaps_, nullptr);
   EXPECT_EQ(pool_.n_slabs_used, n_used);
-  EXPECT_EQ(busy.cache.owner_id, busy.cache.heap->id) << "it may go on";
-  hak_store_relaxed(&busy.cache.inside, 0);
+  EXPECT_EQ(busy.cache.seat->owner_id, busy.cache.heap->id) << "it may go on";
+  hak_store_relaxed(&busy.cache.seat->inside, 0);
   hak_heap_set_trim(&heaps_, nullptr);
   EXPECT_EQ(RunsUsed(), 1u);
 }
@@ -324,7 +329,7 @@ TEST_F(Visit, NobodyIsVisitedWhereTheKernelRefusesTheBarrier) {
   EXPECT_EQ(hak_heap_set_trim(&heaps_, &visitor.cache), 0u);
   for (int i = 0; i < 3; ++i) TickAfter(HAK_POOL_PURGE_DELAY_MS, visitor);
   EXPECT_EQ(pool_.n_slabs_used, n_used);
-  EXPECT_EQ(sleeper.cache.owner_id, sleeper.cache.heap->id);
+  EXPECT_EQ(sleeper.cache.seat->owner_id, sleeper.cache.heap->id);
 }
 
 TEST_F(Visit, AnOwnerWaitsUntilTheVisitorHasLeft) {
@@ -350,13 +355,13 @@ TEST_F(Visit, AnOwnerWaitsUntilTheVisitorHasLeft) {
 
 TEST_F(Visit, AForkWaitsUntilTheOwnerHasLeft) {
   Thread owner(&heaps_);
-  hak_store_relaxed(&owner.cache.inside, 1);
+  hak_store_relaxed(&owner.cache.seat->inside, 1);
   int owners_work = 0;
   std::atomic<bool> started{false};
   std::thread thread([&] {
     started = true;
     for (; owners_work < 1000; ++owners_work) std::this_thread::yield();
-    hak_store_release(&owner.cache.inside, 0);
+    hak_store_release(&owner.cache.seat->inside, 0);
   });
   while (!started) std::this_thread::yield();
   hak_heap_set_before_fork(&heaps_, nullptr);
@@ -375,10 +380,10 @@ TEST_F(Visit, NoForkHandlerOfAnotherLibraryLetsTheOwnersIn) {
   // Such handlers may allocate, and so tick.
   TickAfter(10 * HAK_POOL_PURGE_DELAY_MS, forking);
   hak_heap_set_trim(&heaps_, &forking.cache);
-  EXPECT_EQ(owner.cache.owner_id, HAK_NO_OWNER);
+  EXPECT_EQ(owner.cache.seat->owner_id, HAK_NO_OWNER);
   hak_lock_all_held = false;
   hak_heap_set_after_fork_in_parent(&heaps_);
-  EXPECT_EQ(owner.cache.owner_id, owner.cache.heap->id);
+  EXPECT_EQ(owner.cache.seat->owner_id, owner.cache.heap->id);
 }
 
 int n_orphaned;
@@ -434,7 +439,7 @@ TEST_F(Visit, AForksChildReusesAllMemoryOfTheThreadsThatAreGone) {
     hak_heap_set_trim(&heaps_, nullptr);
     return pool_.n_slabs_used == 0;
   });
-  EXPECT_EQ(first.cache.owner_id, first.cache.heap->id) << "in the parent they go on";
+  EXPECT_EQ(first.cache.seat->owner_id, first.cache.heap->id) << "in the parent they go on";
   first.FreeAll(of_first);
   second.FreeAll(of_second);
   forking.FreeAll(own);
@@ -454,6 +459,139 @@ TEST_F(Visit, AForksChildMayFreeBlocksOfHeapsThatCouldNotBeVisited) {
     return n_orphaned == 0 && all.size() == own.size() && RunsUsed() == 2 * (kSlabs + 1);
   });
   other.FreeAll(blocks);
+}
+
+// Threads that ended without a word
+
+// Runs `work` in a thread that ends by the system call alone, and takes its cache, as its thread-local memory, away.
+void RunInLostThread(hak_heap_set *heaps, const std::function<void(hak_cache *cache)> &work) {
+  void *page = mmap(nullptr, sizeof(hak_cache), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  ASSERT_NE(page, MAP_FAILED);
+  auto *cache = new (page) hak_cache HAK_CACHE_INIT;
+  std::function<void()> all = [&] {
+    EXPECT_TRUE(hak_heap_attach(heaps, cache));
+    work(cache);
+    syscall(SYS_exit, 0);
+  };
+  auto run = [](void *argument) -> void * {
+    (*static_cast<std::function<void()> *>(argument))();
+    return nullptr;
+  };
+  pthread_t thread;
+  ASSERT_EQ(pthread_create(&thread, nullptr, run, &all), 0);
+  ASSERT_EQ(pthread_join(thread, nullptr), 0);
+  munmap(page, sizeof(hak_cache));
+}
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr bool kSanitizersNeedTheEnd = true;
+#else
+constexpr bool kSanitizersNeedTheEnd = false;
+#endif
+
+class LostThread : public Visit {
+ protected:
+  void SetUp() override {
+    Visit::SetUp();
+    if (kSanitizersNeedTheEnd) GTEST_SKIP() << "the sanitizer keeps account of each thread's end";
+  }
+
+  // A whole slab: nothing is left at hand.
+  void MallocSlabInLostThread() {
+    RunInLostThread(&heaps_, [this](hak_cache *cache) {
+      while (blocks_.size() < ClassOf(kKind).n_blocks) blocks_.push_back(hak_test::Malloc(cache, kKind));
+      heap_ = cache->heap;
+    });
+  }
+
+  std::vector<void *> blocks_;
+  const hak_heap *heap_ = nullptr;
+};
+
+TEST_F(LostThread, ATrimMakesItsHeapAnOrphan) {
+  MallocSlabInLostThread();
+  Thread other(&heaps_);
+  EXPECT_EQ(heaps_.n_attached, 2u);
+  hak_heap_set_trim(&heaps_, &other.cache);
+  EXPECT_EQ(heaps_.n_attached, 1u);
+  Thread successor(&heaps_);
+  EXPECT_EQ(successor.cache.heap, heap_);
+  successor.FreeAll(blocks_);
+}
+
+TEST_F(LostThread, ATickMakesItsHeapAnOrphan) {
+  MallocSlabInLostThread();
+  Thread other(&heaps_);
+  TickAfter(HAK_POOL_PURGE_DELAY_MS, other);
+  EXPECT_EQ(heaps_.n_attached, 1u);
+  Thread successor(&heaps_);
+  EXPECT_EQ(successor.cache.heap, heap_);
+  successor.FreeAll(blocks_);
+}
+
+TEST_F(LostThread, WhatItGatheredIsPublished) {
+  Thread owner(&heaps_);
+  void *p = owner.Malloc(kKind);
+  RunInLostThread(&heaps_, [&](hak_cache *cache) { hak_heap_free(cache, p, "free"); });
+  EXPECT_EQ(owner.cache.heap->mail, nullptr);
+  hak_heap_set_trim(&heaps_, &owner.cache);
+  EXPECT_NE(owner.cache.heap->mail, nullptr);
+}
+
+TEST_F(LostThread, WhatItHadAtHandStaysInUse) {
+  void *block = nullptr;
+  RunInLostThread(&heaps_, [&](hak_cache *cache) { block = hak_test::Malloc(cache, kKind); });
+  Thread other(&heaps_);
+  hak_heap_set_trim(&heaps_, &other.cache);
+  const hak_slab *slab = SlabOf(block);
+  const uint32_t n_carved = hak_slab_used(slab);
+  EXPECT_GT(n_carved, 1u);
+  for (uint32_t i = 0; i < n_carved; ++i) other.Free(reinterpret_cast<char *>(slab->base) + i * slab->block_bytes);
+  hak_heap_flush(&other.cache);
+}
+
+TEST_F(LostThread, WhatItsPredecessorHadAtHandIsNotHandedOutAgain) {
+  void *first = nullptr;
+  {
+    Thread predecessor(&heaps_);
+    first = predecessor.Malloc(kKind);
+  }
+  std::set<void *> lost;
+  RunInLostThread(&heaps_, [&](hak_cache *cache) {
+    while (void *p = hak_test::TakeAtHand(cache, kKind)) lost.insert(p);
+  });
+  EXPECT_FALSE(lost.empty());
+  Thread other(&heaps_);
+  hak_heap_set_trim(&heaps_, &other.cache);
+  Thread successor(&heaps_);
+  std::vector<void *> blocks = successor.MallocSlab(kKind);
+  for (void *p : blocks) EXPECT_EQ(lost.count(p), 0u);
+  successor.FreeAll(blocks);
+  for (void *p : lost) successor.Free(p);
+  successor.Free(first);
+}
+
+TEST_F(LostThread, AForksChildLeavesItsCacheAlone) {
+  MallocSlabInLostThread();
+  Thread forking(&heaps_);
+  ExpectInChild(&heaps_, &forking.cache, [&] {
+    if (n_orphaned != 0 || heaps_.n_attached != 1) return false;
+    forking.FreeAll(blocks_);
+    hak_heap_detach(&forking.cache);
+    hak_heap_set_trim(&heaps_, nullptr);
+    return pool_.n_slabs_used == 0;
+  });
+  forking.FreeAll(blocks_);
+}
+
+// Nobody knows in what state the heap is.
+TEST_F(LostThread, AForkDoesNotWaitForOneThatWasAtWork) {
+  RunInLostThread(&heaps_, [](hak_cache *cache) { hak_store_relaxed(&cache->seat->inside, 1); });
+  Thread forking(&heaps_);
+  ExpectInChild(&heaps_, &forking.cache, [&] { return n_orphaned == 0 && heaps_.n_attached == 1; });
+  EXPECT_EQ(heaps_.n_attached, 1u);
+  Thread other(&heaps_);
+  EXPECT_EQ(heaps_.newest_orphan, nullptr) << "nor is it given to anybody";
 }
 
 // Real threads

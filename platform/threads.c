@@ -1,9 +1,7 @@
-#define _GNU_SOURCE  // strverscmp, syscall
+#define _GNU_SOURCE  // syscall
 #include "platform/threads.h"
 
 #include <errno.h>
-#include <gnu/libc-version.h>
-#include <signal.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,9 +14,6 @@
 #endif
 
 #include "platform/small_file.h"
-
-// The first of the real-time signals, which glibc keeps for itself.
-#define SIGCANCEL 32
 
 // Of /proc/self/stat: "pid (name) state ...", where the number of threads is so many words behind the state.
 #define WORDS_TO_THREADS 17
@@ -47,11 +42,4 @@ void hak_sleep_ns(uint64_t ns) {
   struct timespec time = {.tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000)};
   (void)syscall(SYS_nanosleep, &time, NULL);
   errno = saved_errno;
-}
-
-bool hak_is_past_destructors(void) {
-  if (strverscmp(gnu_get_libc_version(), "2.35") < 0) return true;
-  uint64_t blocked = 0;  // bit per signal, from 1 on; glibc's own functions hide the one in question
-  (void)syscall(SYS_rt_sigprocmask, SIG_BLOCK, NULL, &blocked, sizeof blocked);
-  return (blocked >> (SIGCANCEL - 1) & 1) != 0;
 }

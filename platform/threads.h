@@ -20,11 +20,6 @@ bool hak_is_only_thread(void);
 // Sleeps for about so long, by system call: libc's functions are cancellation points. Keeps errno.
 void hak_sleep_ns(uint64_t ns);
 
-// Whether the calling thread may have run its last destructor. glibc blocks for what it does afterwards, from 2.35 on,
-// the signal by which it cancels threads, which it lets no program block; of any other libc the answer is always true.
-// Never allocates, changes errno. Cost: a system call.
-bool hak_is_past_destructors(void);
-
 #ifdef __cplusplus
 }
 #endif

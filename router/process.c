@@ -2,6 +2,7 @@
 #include "router/process.h"
 
 #include <dlfcn.h>
+#include <limits.h>
 #include <link.h>
 #include <pthread.h>
 #include <stdint.h>
@@ -19,7 +20,7 @@
 HAK_HIDDEN __thread struct hak_cache hak_thread_cache HAK_TLS_MODEL = HAK_CACHE_INIT;
 HAK_HIDDEN __thread struct hak_ace_cache hak_thread_ace_cache HAK_TLS_MODEL;
 
-// The calling thread's end was announced, see thread_ends.
+// The calling thread may not have a heap any more, see thread_ends.
 static __thread bool ended HAK_TLS_MODEL;
 
 // The operating system of the process: the kernel, or what a test composes the router over.
@@ -106,6 +107,7 @@ static void after_fork_in_parent(void) HAK_LOCKS_UNCHECKED {
 }
 
 static void after_fork_in_child(void) HAK_LOCKS_UNCHECKED {
+  hak_heap_after_fork_in_child(&hak_thread_cache);
   if (!forks_alone) begin_child();
   hak_background_begin(&process);
 }
@@ -262,15 +264,18 @@ void hak_process_tick(void) {
 
 // Threads
 
-// Other destructors may run after this one, and libc frees some more after all of them. In the last round of
-// destructors nobody would take a heap away again, and no thread knows which round it is: from here on this one goes
-// without.
-static void thread_ends(void *unused) {
-  (void)unused;
-  ended = true;
+// The last round is left to those who take away what the code of all others needs, as ThreadSanitizer does.
+#define LAST_ROUND (PTHREAD_DESTRUCTOR_ITERATIONS - 1)
+
+// Other destructors run after this one, and again in the next round: so does this one, to take away again what heap
+// they have come by. After its last call the thread goes without, if it had a heap before the first round: else its
+// rounds are counted too late, and a visitor finds the heap (platform/life.h).
+static void thread_ends(void *cache) {
+  static __thread unsigned n_rounds HAK_TLS_MODEL;
   if (HAK_CONFIG_HARDENED && hak_thread_cache.heap != NULL) hak_hardened_flush(&hak_thread_cache);
   hak_ace_cache_flush(&process.ace, &hak_thread_ace_cache);
   if (hak_thread_cache.heap != NULL) hak_heap_detach(&hak_thread_cache);
+  ended = ++n_rounds == LAST_ROUND || pthread_setspecific(exit_key, cache) != 0;
 }
 
 HAK_COLD bool hak_thread_attach(void) {
@@ -280,24 +285,17 @@ HAK_COLD bool hak_thread_attach(void) {
   if (!hak_heap_attach(&state->heaps, &hak_thread_cache)) return false;
   // May allocate, which works by now.
   if (pthread_setspecific(exit_key, &hak_thread_cache) == 0) return true;
-  thread_ends(NULL);
+  hak_heap_detach(&hak_thread_cache);
+  ended = true;
   return false;
 }
 
-// A thread that frees little needs no heap.
+// A thread that frees little needs no heap. Nor does one that has ended, in which libc frees blocks of its own after
+// all destructors; but it cannot be told from others if it never allocated. libc frees a block for each stack that it
+// gives back, which are seldom so many.
 #define FREES_WITHOUT_HEAP 64
 
-// After all destructors libc frees blocks of its own in a thread that ends, as many as there are stacks which it gives
-// back then.
 HAK_COLD void hak_thread_frees_without_heap(void) {
   static __thread unsigned n_frees HAK_TLS_MODEL;
-  ++n_frees;
-  bool is_first = n_frees == 1;
-  if ((!is_first && n_frees < FREES_WITHOUT_HEAP) || ended || hak_is_past_destructors()) return;
-  if (is_first) {
-    // So that the destructor tells that frees of other destructors are the last ones.
-    if (exit_key_made) (void)pthread_setspecific(exit_key, &hak_thread_cache);
-  } else {
-    (void)hak_thread_attach();
-  }
+  if (++n_frees >= FREES_WITHOUT_HEAP) (void)hak_thread_attach();
 }

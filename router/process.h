@@ -52,8 +52,7 @@ int hak_process_set(const char *name, const char *value);
 // when memory has run out, or when the thread has ended already, so that nobody would take the heap away.
 bool hak_thread_attach(void);
 
-// Called by each free of a thread without a heap: the 64th gives it one, as above, unless it may be past the moment at
-// which that could be taken away.
+// Called by each free of a thread without a heap: from the 64th on it gives the thread one, as above.
 void hak_thread_frees_without_heap(void);
 
 #ifdef __cplusplus

@@ -10,6 +10,8 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -194,9 +196,79 @@ TEST(ThreadEnd, LibcFreesAfterAllDestructorsOfAThreadThatNeverAllocated) {
     pthread_t thread;
     ASSERT_EQ(pthread_create(&thread, &attributes, end, nullptr), 0);
     while (detached == 0 || tgkill(getpid(), detached, 0) == 0) sched_yield();
-    malloc_trim(0);  // visits all heaps: none may be in a thread that has ended
+    malloc_trim(0);  // visits all heaps, also that of a thread that has ended
     pthread_attr_destroy(&attributes);
   }
+}
+
+// Threads whose heaps nobody takes away.
+
+void UseAllTiers() {
+  for (size_t size : {50, 3000, 100000, 3000000}) free(Opaque(malloc(size)));
+}
+
+pthread_key_t last_round_key;
+
+void AllocateInTheLastRound(void *value) {
+  static thread_local unsigned rounds;
+  if (++rounds == PTHREAD_DESTRUCTOR_ITERATIONS) {
+    UseAllTiers();
+  } else {
+    pthread_setspecific(last_round_key, value);
+  }
+}
+
+// Each on a stack, with thread-local memory, that is unmapped when it has ended.
+void RunThreadsThatAreGone(void *(*work)(void *argument)) {
+  constexpr size_t kStackBytes = 1 << 20;
+  for (int i = 0; i < 20; ++i) {
+    void *stack = mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    ASSERT_NE(stack, MAP_FAILED);
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    pthread_attr_setstack(&attributes, stack, kStackBytes);
+    pthread_t thread;
+    ASSERT_EQ(pthread_create(&thread, &attributes, work, nullptr), 0);
+    ASSERT_EQ(pthread_join(thread, nullptr), 0);
+    pthread_attr_destroy(&attributes);
+    munmap(stack, kStackBytes);
+  }
+}
+
+// Who visits all heaps: a fork, and its child, and a trim.
+void ExpectVisitsOfAllHeaps() {
+  pid_t child = fork();
+  if (child == 0) {
+    malloc_trim(0);
+    UseAllTiers();
+    _exit(0);
+  }
+  int status = -1;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+  malloc_trim(0);
+  UseAllTiers();
+}
+
+TEST(ThreadEnd, TheFirstAllocationMayBeInTheLastRoundOfDestructors) {
+  ASSERT_EQ(pthread_key_create(&last_round_key, AllocateInTheLastRound), 0);
+  RunThreadsThatAreGone([](void *) -> void * {
+    pthread_setspecific(last_round_key, &last_round_key);
+    return nullptr;
+  });
+  std::thread other([] { ExpectVisitsOfAllHeaps(); });
+  other.join();
+  pthread_key_delete(last_round_key);
+}
+
+TEST(ThreadEnd, AThreadMayEndByTheSystemCallAlone) {
+  RunThreadsThatAreGone([](void *) -> void * {
+    UseAllTiers();
+    syscall(SYS_exit, 0);
+    return nullptr;
+  });
+  std::thread other([] { ExpectVisitsOfAllHeaps(); });
+  other.join();
 }
 
 // Signal handlers that allocate, where the program is not inside of a function that is unsafe to be interrupted.
