@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <functional>
 #include <random>
 #include <set>
@@ -49,6 +50,27 @@ TEST_F(Heap, KeepsAFewSparesAndReturnsTheRest) {
   hak_heap_trim(&thread.cache);
   EXPECT_EQ(RunsUsed(), 1u);
   thread.Free(of_current);
+}
+
+TEST_F(Heap, SparesOfAllHeapsTakeHalfOfWhatIsKeptAtMost) {
+  std::vector<std::unique_ptr<Thread>> threads;
+  for (int i = 0; i < 8; ++i) {
+    threads.push_back(std::make_unique<Thread>(&heaps_));
+    std::vector<void *> blocks = threads.back()->MallocMany(kKind, 4 * ClassOf(kKind).n_blocks);
+    threads.back()->FreeAll(blocks);
+  }
+  EXPECT_EQ(pool_.retain.spare_bytes, HAK_RETAIN_MIN_BYTES / 2);
+  EXPECT_EQ(threads[0]->cache.heap->n_spares, HAK_HEAP_SPARES);
+  EXPECT_EQ(threads[7]->cache.heap->n_spares, 0u);
+  // One that is taken makes room for another heap's.
+  void *p = threads[0]->Malloc(kKind + 1);
+  std::vector<void *> blocks = threads[7]->MallocMany(kKind + 1, ClassOf(kKind + 1).n_blocks + 1);
+  threads[7]->FreeAll(blocks);
+  EXPECT_EQ(threads[7]->cache.heap->n_spares, 1u);
+  threads[0]->Free(p);
+  threads.clear();
+  hak_heap_set_trim(&heaps_, nullptr);
+  EXPECT_EQ(pool_.retain.spare_bytes, 0u);
 }
 
 TEST_F(Heap, KeepsTheOnlySlabOfAKindIfHalfOfItHoldsNoPages) {

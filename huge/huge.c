@@ -24,16 +24,21 @@
 #define SLACK_OF_REUSED 3
 #define SLACK_OF_SHRUNK (HAK_CONFIG_HARDENED ? SIZE_MAX : 8)
 
+// Where it would be more, the pages at the end are kept all the same while those of all blocks together are no more
+// than this part of the least that the process keeps: in turn with longer blocks they would be faulted in again each
+// time.
+#define RESTS_DIVISOR 2
+
 // For requests of zeroed memory up to this size it pays to clear a cached mapping; larger ones are often touched
 // sparsely.
 #define MAX_CLEARED_BYTES (32 * MIB)
 
 // The descriptor of a mapping, in the private slab descriptor of its first slab.
 //
-//   0       8        16      24      32           40       48            56      57
-//   +-------+--------+-------+-------+------------+--------+-------------+-------+----------+
-//   | base  | bytes  | next  | prev  |  freed_ms  | origin | guard_bytes | clean | (unused) |
-//   +-------+--------+-------+-------+------------+--------+-------------+-------+----------+
+//   0       8        16      24      32           40       48            56      57         60
+//   +-------+--------+-------+-------+------------+--------+-------------+-------+----------+------------+
+//   | base  | bytes  | next  | prev  |  freed_ms  | origin | guard_bytes | clean | (unused) | rest_bytes |
+//   +-------+--------+-------+-------+------------+--------+-------------+-------+----------+------------+
 //
 // base and origin are fixed. bytes belongs to the block's owner while the block lives and to the lock's holder while it
 // is cached. The rest is guarded by the lock. A mapping is in one of the heap's three lists, live, cached or refused,
@@ -45,13 +50,14 @@ struct hak_huge {
   uint64_t freed_ms;
   // The parts of what was once mapped by one call have the same number: the kernel remaps only within one of its areas.
   uint64_t origin;
-  size_t guard_bytes;  // hardened: behind `bytes`, out of the program's reach
-  bool clean;          // cached, and known to be zero
-  unsigned char unused[HAK_DESCRIPTOR_BYTES - 57];
+  size_t guard_bytes;   // hardened: behind `bytes`, out of the program's reach
+  bool clean;           // cached, and known to be zero
+  uint32_t rest_bytes;  // live: the pages beyond the request that were kept
 };
 
 static_assert(sizeof(struct hak_huge) == HAK_DESCRIPTOR_BYTES, "a slab descriptor");
 static_assert(offsetof(struct hak_huge, freed_ms) == 32, "as drawn");
+static_assert(offsetof(struct hak_huge, rest_bytes) == 60, "as drawn");
 
 void hak_huge_init(struct hak_huge_heap *heap, struct hak_pool *pool, bool diet) {
   *heap = (struct hak_huge_heap){.pool = pool, .os = pool->os, .diet = diet};
@@ -109,6 +115,8 @@ static void unlink_live_locked(struct hak_huge_heap *heap, struct hak_huge *mapp
   } else {
     heap->live = mapping->next;
   }
+  hak_sub_relaxed(&heap->rest_bytes, mapping->rest_bytes);
+  mapping->rest_bytes = 0;
   hak_sub_relaxed(&heap->n_live, 1);
   change_live_bytes(heap, bytes_of(mapping), 0);
 }
@@ -435,6 +443,15 @@ static struct hak_huge *take_cached(struct hak_huge_heap *heap, size_t bytes, si
   return mapping;
 }
 
+// Whether the last `rest_bytes` of the mapping, which is in the caller's hands, keep their pages while it is in use.
+static bool keeps_rest(struct hak_huge_heap *heap, struct hak_huge *mapping, size_t rest_bytes) {
+  size_t most_bytes = hak_load_relaxed(&heap->pool->retain.min_bytes) / RESTS_DIVISOR;
+  if (hak_load_relaxed(&heap->rest_bytes) + rest_bytes > most_bytes) return false;
+  hak_add_relaxed(&heap->rest_bytes, rest_bytes);
+  mapping->rest_bytes = (uint32_t)rest_bytes;
+  return true;
+}
+
 // Makes the cached mapping, which is in the caller's hands, `bytes` long or a little longer; NULL, and it is cached
 // again, when it cannot be.
 static struct hak_huge *adjust_cached(struct hak_huge_heap *heap, struct hak_huge *mapping, size_t bytes,
@@ -456,7 +473,8 @@ static struct hak_huge *adjust_cached(struct hak_huge_heap *heap, struct hak_hug
   // again.
   if (hak_load_relaxed(&limit_of(heap)->max_bytes) != HAK_LIMIT_NONE) cut(heap, mapping, bytes);
   size_t rest_bytes = bytes_of(mapping) - bytes;
-  if (rest_bytes != 0 && !mapping->clean) (void)heap->os->purge((void *)(mapping->base + bytes), rest_bytes);
+  if (rest_bytes == 0 || mapping->clean || keeps_rest(heap, mapping, rest_bytes)) return mapping;
+  (void)heap->os->purge((void *)(mapping->base + bytes), rest_bytes);
   return mapping;
 }
 

@@ -30,6 +30,7 @@ struct hak_huge_heap {
   size_t cached_bytes;       // a statistic as well; atomic, written under the lock
   struct hak_huge *refused;  // freed mappings that the kernel would not unmap, linked by `next`: mostly without pages
   size_t refused_bytes;      // a statistic as well, to be read under the lock
+  size_t rest_bytes;         // atomic, relaxed: pages of live blocks that their requests do not need
   uintptr_t last_mapped;     // atomic, relaxed: where the next mapping would be a neighbour
   uint64_t n_origins;        // atomic, relaxed: mappings made
   // Statistics, readable without the lock: atomic, relaxed.

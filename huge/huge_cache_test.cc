@@ -143,7 +143,31 @@ TEST_F(HugeTest, NeighboursFromDifferentMappingsStayApartSinceTheKernelWouldNotM
   EXPECT_EQ(heap_.n_cached, 2u);
 }
 
+// Two sizes in turn find their pages again.
+TEST_F(HugeTest, TheRestOfAMappingKeepsItsPagesWhereThatIsLittleInAll) {
+  constexpr size_t kRest = 2 * kMiB - 4096;
+  pool_.retain.min_bytes = 4 * kMiB;
+  char *p = Malloc(4 * kMiB);
+  char *other = Malloc(4 * kMiB);
+  std::memset(p, 1, 4 * kMiB);
+  std::memset(other, 1, 4 * kMiB);
+  Free(p);
+  char *q = Malloc(4 * kMiB - kRest);
+  ASSERT_EQ(q, p);
+  EXPECT_EQ(std::count(q, q + 4 * kMiB, 1), static_cast<ptrdiff_t>(4 * kMiB));
+  EXPECT_EQ(heap_.rest_bytes, kRest);
+  Free(other);
+  char *r = Malloc(4 * kMiB - kRest);
+  ASSERT_EQ(r, other);
+  EXPECT_EQ(std::count(r + 4 * kMiB - kRest, r + 4 * kMiB, 0), static_cast<ptrdiff_t>(kRest)) << "too much in all";
+  Free(r);
+  EXPECT_EQ(heap_.rest_bytes, kRest);
+  Free(q);
+  EXPECT_EQ(heap_.rest_bytes, 0u);
+}
+
 TEST_F(HugeTest, NoMoreThanAThirdBeyondTheRequestHoldsOldPages) {
+  heap_.rest_bytes = pool_.retain.min_bytes;  // others have kept as much as may be
   for (int round = 0; round < 2; ++round) {
     char *p = Malloc(20 * kMiB);
     std::memset(p, 1, 20 * kMiB);

@@ -47,6 +47,7 @@ struct hak_retain {
   size_t backed_bytes;   // pages of Tiny, Mid and ACE, but for those in the pool
   size_t unused_bytes;   // what is kept now, of all tiers and the pool
   size_t outside_bytes;  // of these, what backed_bytes does not count: the pool's, and Huge's
+  size_t spare_bytes;    // of these, what heaps keep for their own next refills
   size_t huge_bytes;     // Huge's blocks in use
   size_t peak_bytes;     // the most that was in use, lately
   size_t learned_bytes;  // the limit as far as it was learned
@@ -109,12 +110,22 @@ static inline size_t hak_retain_learned_limit(const struct hak_retain *retain) {
   return hak_min(learned, most - hak_min(hak_retain_used_bytes(retain), most));
 }
 
-// How many bytes are kept beyond the limit. All are where the process holds more than it may.
+// How many bytes are kept. None where the process holds more than it may.
+static inline size_t hak_retain_limit(const struct hak_retain *retain) {
+  if (HAK_UNLIKELY(hak_limit_is_exceeded(&retain->limit))) return 0;
+  size_t limit = hak_max(hak_retain_learned_limit(retain), hak_load_relaxed(&retain->min_bytes));
+  return hak_max(limit, hak_load_relaxed(&retain->backed_bytes) >> HAK_RETAIN_SHIFT);
+}
+
+// Whether a heap may keep `bytes` for itself: half of what is kept is for those who ask.
+static inline bool hak_retain_spares(const struct hak_retain *retain, size_t bytes) {
+  return hak_load_relaxed(&retain->spare_bytes) + bytes <= hak_retain_limit(retain) / 2;
+}
+
+// How many bytes are kept beyond the limit.
 static inline size_t hak_retain_excess(const struct hak_retain *retain) {
   size_t unused = hak_load_relaxed(&retain->unused_bytes);
-  size_t limit = hak_max(hak_retain_learned_limit(retain), hak_load_relaxed(&retain->min_bytes));
-  limit = hak_max(limit, hak_load_relaxed(&retain->backed_bytes) >> HAK_RETAIN_SHIFT);
-  if (HAK_UNLIKELY(hak_limit_is_exceeded(&retain->limit))) limit = 0;
+  size_t limit = hak_retain_limit(retain);
   // A sum that has slipped below 0 for a moment is not an excess.
   return unused > limit && unused <= SIZE_MAX / 2 ? unused - limit : 0;
 }
