@@ -3,10 +3,10 @@
 // A heap owns slabs, and a thread owns at most one heap, through its cache. All heaps of a process belong to a heap
 // set. When a thread ends, its heap becomes an orphan that the next new thread adopts as it is, lists included: blocks
 // that outlived the thread become local to its successor, and thread churn costs two short critical sections. An orphan
-// that is not adopted within the decay time, or after a moment if its memory is needed, is dissolved: its slabs with
-// free blocks move to the set's public heap, which no thread owns and from which every thread takes before it asks the
-// pool for a fresh slab; what is left of it, a husk, owns the slabs without free blocks until it is adopted in its
-// turn.
+// that is not adopted within the decay time, or after a moment if its memory is needed, or at once where the process
+// keeps too much (superslab/retain.h), is dissolved: its slabs with free blocks move to the set's public heap, which no
+// thread owns and from which every thread takes before it asks the pool for a fresh slab; what is left of it, a husk,
+// owns the slabs without free blocks until it is adopted in its turn.
 //
 // A block freed by a thread that does not own its slab goes, gathered with others of the same slab in the thread's
 // outbox, onto the slab's remote list with one compare-and-swap; the first publication also mails the slab to its
@@ -62,6 +62,7 @@ struct hak_heap {
   struct hak_cache *cache;
   struct hak_heap *older, *newer;
   uint64_t orphaned_ms;
+  size_t orphan_bytes;                  // of an orphan: the pages of its current slabs, which count as unused
   struct hak_slab_remote *opened_mail;  // taken out of `mail`, and not collected yet
   size_t counted_bytes;                 // the heap's part of the unused memory of the process (slab.h, counted)
   size_t returned_bytes;                // given back since the last look for kinds that are not in use any more

@@ -58,6 +58,16 @@ static struct hak_slab *public_take_locked(struct hak_heap_set *set, struct hak_
 
 // Orphans
 
+// What only a successor would use, about.
+static size_t bytes_at_hand(const struct hak_heap *heap) {
+  size_t bytes = 0;
+  for (size_t kind = 0; kind < HAK_KINDS; ++kind) {
+    const struct hak_slab *slab = heap->bin[kind].current;
+    if (slab != NULL) bytes += hak_slab_dirty_bytes(slab);
+  }
+  return bytes;
+}
+
 static void link_orphan_locked(struct hak_heap_set *set, struct hak_heap *heap) HAK_REQUIRES(set->lock) {
   struct hak_heap *newest = set->newest_orphan;
   heap->newer = NULL;
@@ -65,6 +75,8 @@ static void link_orphan_locked(struct hak_heap_set *set, struct hak_heap *heap) 
   if (newest != NULL) newest->newer = heap;
   if (newest == NULL) set->oldest_orphan = heap;
   hak_store_relaxed(&set->newest_orphan, heap);
+  heap->orphan_bytes = bytes_at_hand(heap);
+  hak_retain_add_unused(&set->pool->retain, heap->orphan_bytes);
 }
 
 static void unlink_orphan_locked(struct hak_heap_set *set, struct hak_heap *heap) HAK_REQUIRES(set->lock) {
@@ -72,6 +84,7 @@ static void unlink_orphan_locked(struct hak_heap_set *set, struct hak_heap *heap
   if (heap->newer != NULL) heap->newer->older = heap->older;
   if (set->oldest_orphan == heap) set->oldest_orphan = heap->newer;
   if (set->newest_orphan == heap) hak_store_relaxed(&set->newest_orphan, heap->older);
+  hak_retain_sub_unused(&set->pool->retain, heap->orphan_bytes);
 }
 
 static void give_to_public_locked(struct hak_heap_set *set, struct hak_heap *heap, struct hak_slab **list)
@@ -109,6 +122,13 @@ static bool dissolve_old_locked(struct hak_heap_set *set, uint64_t now, uint64_t
   if (oldest == NULL || oldest->orphaned_ms + age_ms > now) return false;
   dissolve_locked(set, oldest);
   return true;
+}
+
+// Orphans beyond what the process keeps; two at most for each that comes, so that they become fewer.
+static void dissolve_excess_locked(struct hak_heap_set *set) HAK_REQUIRES(set->lock) {
+  for (int i = 0; i < 2 && set->oldest_orphan != NULL && hak_retain_excess(&set->pool->retain) != 0; ++i) {
+    dissolve_locked(set, set->oldest_orphan);
+  }
 }
 
 static void collect_mail_locked(struct hak_heap_set *set) HAK_REQUIRES(set->lock) {
@@ -242,6 +262,7 @@ static void orphan(struct hak_heap *heap) {
   hak_add_relaxed(&set->n_threadless, 1);
   link_orphan_locked(set, heap);
   (void)dissolve_old_locked(set, now, hak_retain_delay_ms(&set->pool->retain));
+  dissolve_excess_locked(set);
   hak_unlock(&set->lock);
 }
 

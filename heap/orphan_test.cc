@@ -64,6 +64,39 @@ TEST_F(Heap, ATickDissolvesAFewOrphansAndTheNextOnesTheOthers) {
   other.FreeAll(live);
 }
 
+TEST_F(Heap, OrphansAreKeptAsFarAsUnusedMemoryIs) {
+  constexpr int kThreads = 60;
+  constexpr size_t kOrphanBytes = 3 * 16 * 1024;  // the first strips of three kinds
+  std::vector<std::unique_ptr<Thread>> threads;
+  for (int i = 0; i < kThreads; ++i) {
+    threads.push_back(std::make_unique<Thread>(&heaps_));
+    Thread &thread = *threads.back();
+    for (uint32_t kind : {kKind, kKind + 1, kKind + 2}) {
+      std::vector<void *> blocks;
+      while (blocks.empty() || hak_slab_dirty_bytes(SlabOf(blocks[0])) < kOrphanBytes / 3) {
+        blocks.push_back(thread.Malloc(kind));
+      }
+      thread.FreeAll(blocks);
+    }
+  }
+  auto count = [&] {
+    int n = 0;
+    for (const hak_heap *heap = heaps_.newest_orphan; heap != nullptr; heap = heap->older) ++n;
+    return n;
+  };
+  pool_.retain.min_bytes = 10 * kOrphanBytes;
+  for (int i = 0; i < 10; ++i) threads.pop_back();
+  EXPECT_EQ(count(), 10);
+  EXPECT_EQ(pool_.retain.unused_bytes, 10 * kOrphanBytes);
+  threads.clear();
+  EXPECT_LE(count(), 12);
+  EXPECT_LE(RunsUsed(), 3u * 12);
+  // A successor uses it.
+  const size_t n_unused = pool_.retain.unused_bytes;
+  Thread successor(&heaps_);
+  EXPECT_EQ(pool_.retain.unused_bytes, n_unused - kOrphanBytes);
+}
+
 TEST_F(Heap, AnEndedThreadLeavesRoomThatAnyThreadUses) {
   Thread other(&heaps_);
   for (uint32_t kind : {kKind, kMidKind}) {

@@ -137,6 +137,7 @@ class HeapTest : public ::testing::Test {
     for (const hak_heap *heap = heaps_.husks; heap != nullptr; heap = heap->older) ExpectNothingCounted(heap);
     hak_pool_destroy(&pool_);
     EXPECT_EQ(pool_.n_superslabs, 0u);
+    EXPECT_EQ(pool_.retain.unused_bytes, 0u);
     EXPECT_EQ(pool_.retain.limit.held_bytes, 0u);
   }
 
