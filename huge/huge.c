@@ -18,6 +18,8 @@
 
 #define MAX_CACHED 32
 
+#define REFUSED_PER_TRY 16
+
 // What a block may hold beyond the request: a third of it where a cached mapping serves it, since pages that went back
 // would be faulted in again when the mapping serves the next one; an eighth where it was made smaller, or in the
 // hardened library nothing.
@@ -266,8 +268,10 @@ static size_t unmap_list(struct hak_huge_heap *heap, struct hak_huge *list) {
       returned += bytes;
       continue;
     }
-    mapping->clean = heap->os->purge((void *)base, bytes);
-    if (mapping->clean) returned += bytes;
+    if (!mapping->clean && heap->os->purge((void *)base, bytes)) {
+      mapping->clean = true;
+      returned += bytes;
+    }
     hak_huge_lock(heap);
     keep_refused_locked(heap, mapping);
     hak_huge_unlock(heap);
@@ -600,14 +604,29 @@ void hak_huge_tick(struct hak_huge_heap *heap) {
   unmap_expired(heap, expired);
 }
 
+// Tries again to unmap what was refused, as long as that is of use: a program at the kernel's limit has thousands of
+// such mappings, and may trim with each malloc.
+static size_t unmap_refused(struct hak_huge_heap *heap) {
+  size_t returned = 0, returned_now;
+  do {
+    struct hak_huge *list = NULL;
+    hak_huge_lock(heap);
+    for (int i = 0; i < REFUSED_PER_TRY && heap->refused != NULL; ++i) {
+      struct hak_huge *mapping = take_refused_locked(heap, &heap->refused);
+      mapping->next = list;
+      list = mapping;
+    }
+    hak_huge_unlock(heap);
+    returned_now = unmap_list(heap, list);
+    returned += returned_now;
+  } while (returned_now != 0);
+  return returned;
+}
+
 size_t hak_huge_trim(struct hak_huge_heap *heap, size_t keep_bytes) {
   hak_huge_lock(heap);
   struct hak_huge *evicted = evict_locked(heap, keep_bytes, keep_bytes == 0 ? 0 : SIZE_MAX);
-  while (keep_bytes == 0 && heap->refused != NULL) {
-    struct hak_huge *mapping = take_refused_locked(heap, &heap->refused);
-    mapping->next = evicted;
-    evicted = mapping;
-  }
   hak_huge_unlock(heap);
-  return unmap_list(heap, evicted);
+  size_t returned = unmap_list(heap, evicted);
+  return keep_bytes == 0 ? returned + unmap_refused(heap) : returned;
 }

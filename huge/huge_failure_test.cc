@@ -119,6 +119,12 @@ TEST_F(HugeTest, WhatCannotBeUnmappedIsNotTriedAgainByEachFree) {
   EXPECT_LE(hak_os_fake_count(HAK_OS_FAKE_UNMAP) - before, kBlocks / 2);
   EXPECT_LE(heap_.n_cached, 32u);
   EXPECT_EQ(heap_.cached_bytes + heap_.refused_bytes, kBlocks * kMiB);
+  // Nor, all of them, by each trim.
+  hak_huge_trim(&heap_, 0);
+  const size_t n_tried = hak_os_fake_count(HAK_OS_FAKE_UNMAP), n_purged = hak_os_fake_count(HAK_OS_FAKE_PURGE);
+  EXPECT_EQ(hak_huge_trim(&heap_, 0), 0u);
+  EXPECT_LE(hak_os_fake_count(HAK_OS_FAKE_UNMAP) - n_tried, 20u);
+  EXPECT_EQ(hak_os_fake_count(HAK_OS_FAKE_PURGE), n_purged) << "they have no pages";
   // All of it serves again, without a new mapping.
   hak_os_fake_fail(HAK_OS_FAKE_MAP, 1, SIZE_MAX);
   for (size_t i = 0; i < kBlocks; i += 2) {
@@ -126,8 +132,11 @@ TEST_F(HugeTest, WhatCannotBeUnmappedIsNotTriedAgainByEachFree) {
     ASSERT_NE(blocks[i], nullptr) << i;
   }
   EXPECT_EQ(Malloc(2 * kMiB), nullptr);
-  hak_os_fake_succeed();
   for (char *p : blocks) Free(p);
+  hak_huge_trim(&heap_, 0);
+  hak_os_fake_succeed();
+  hak_huge_trim(&heap_, 0);
+  EXPECT_EQ(heap_.refused_bytes, 0u) << "but by one that succeeds";
 }
 
 TEST_F(HugeTest, AMappingThatTheRegistryHasNoMemoryForIsGivenBack) {
