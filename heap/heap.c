@@ -448,7 +448,7 @@ void hak_heap_free(struct hak_cache *cache, void *p, const char *function) {
   // Read here and not by the caller: before, the slab may have changed hands.
   uint32_t entry = hak_registry_find(p);
   size_t kind = hak_entry_kind(entry);
-  if (hak_entry_owner(entry) == hak_load_relaxed(&cache->seat->owner_id)) {
+  if (has_heap && hak_entry_owner(entry) == cache->heap->id) {
     free_local(cache, p, kind, function);
   } else {
     hak_outbox_add(cache, p, kind, function);
