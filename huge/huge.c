@@ -623,6 +623,33 @@ static size_t unmap_refused(struct hak_huge_heap *heap) {
   return returned;
 }
 
+static struct hak_huge *take_superslabs_locked(struct hak_huge_heap *heap) HAK_REQUIRES(heap->lock) {
+  for (struct hak_huge **link = &heap->refused; *link != NULL; link = &(*link)->next) {
+    bool fits = (*link)->clean && (*link)->guard_bytes == 0 && bytes_of(*link) % HAK_SUPERSLAB_BYTES == 0;
+    if (fits) return take_refused_locked(heap, link);
+  }
+  return NULL;
+}
+
+bool hak_huge_give_to_pool(struct hak_huge_heap *heap) {
+  if (HAK_CONFIG_HARDENED) return false;  // it is a guard as a whole
+  hak_huge_lock(heap);
+  struct hak_huge *mapping = take_superslabs_locked(heap);
+  hak_huge_unlock(heap);
+  if (mapping == NULL) return false;
+  uintptr_t base = mapping->base;
+  size_t bytes = bytes_of(mapping);
+  if (!hak_pool_adopt(heap->pool, base, bytes / HAK_SUPERSLAB_BYTES)) {
+    hak_huge_lock(heap);
+    keep_refused_locked(heap, mapping);
+    hak_huge_unlock(heap);
+    return false;
+  }
+  hak_registry_uncover(heap->os, base);  // the pool covers it as well
+  hak_limit_give_back(limit_of(heap), bytes);
+  return true;
+}
+
 size_t hak_huge_trim(struct hak_huge_heap *heap, size_t keep_bytes) {
   hak_huge_lock(heap);
   struct hak_huge *evicted = evict_locked(heap, keep_bytes, keep_bytes == 0 ? 0 : SIZE_MAX);

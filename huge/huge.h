@@ -87,6 +87,11 @@ void hak_huge_tick(struct hak_huge_heap *heap);
 // for each mapping.
 size_t hak_huge_trim(struct hak_huge_heap *heap, size_t keep_bytes);
 
+// Gives a mapping that the kernel has refused to unmap, and whose pages are gone, to the pool. False if there is none.
+// What the program has set for its block with madvise stays set: for who would be refused otherwise. Any thread. Cost:
+// a walk over those mappings, under the lock.
+bool hak_huge_give_to_pool(struct hak_huge_heap *heap);
+
 // For fork: the lock is taken before, and given back on both sides after.
 void hak_huge_lock(struct hak_huge_heap *heap) HAK_ACQUIRES(heap->lock);
 void hak_huge_unlock(struct hak_huge_heap *heap) HAK_RELEASES(heap->lock);

@@ -139,6 +139,33 @@ TEST_F(HugeTest, WhatCannotBeUnmappedIsNotTriedAgainByEachFree) {
   EXPECT_EQ(heap_.refused_bytes, 0u) << "but by one that succeeds";
 }
 
+TEST_F(HugeTest, WhatCannotBeUnmappedServesThePool) {
+  if (HAK_CONFIG_HARDENED) GTEST_SKIP() << "it is a guard";
+  char *p = Malloc(4 * kMiB);
+  char *q = Malloc(3 * kMiB);
+  std::memset(p, 1, 4 * kMiB);
+  Free(p);
+  Free(q);
+  hak_os_fake_fail(HAK_OS_FAKE_UNMAP, 1, SIZE_MAX);
+  hak_huge_trim(&heap_, 0);
+  EXPECT_TRUE(hak_huge_give_to_pool(&heap_));
+  EXPECT_FALSE(hak_huge_give_to_pool(&heap_)) << "3 MiB are not SuperSlabs";
+  EXPECT_EQ(heap_.refused_bytes, 3 * kMiB);
+  EXPECT_EQ(pool_.n_superslabs, 2u);
+  hak_os_fake_fail(HAK_OS_FAKE_MAP, 1, SIZE_MAX);
+  bool zeroed = false;
+  for (int i = 0; i < 2; ++i) {
+    const uintptr_t run = hak_pool_acquire(&pool_, HAK_SUPERSLAB_SLABS, HAK_DEMAND_LITTLE, &zeroed);
+    EXPECT_TRUE(run == Address(p) || run == Address(p) + HAK_SUPERSLAB_BYTES);
+    EXPECT_TRUE(zeroed);
+  }
+  EXPECT_EQ(hak_pool_acquire(&pool_, 1, HAK_DEMAND_LITTLE, &zeroed), 0u);
+  hak_os_fake_succeed();
+  hak_pool_release(&pool_, Address(p), HAK_SUPERSLAB_SLABS, false);
+  hak_pool_release(&pool_, Address(p) + HAK_SUPERSLAB_BYTES, HAK_SUPERSLAB_SLABS, false);
+  hak_pool_trim(&pool_, 0);
+}
+
 TEST_F(HugeTest, AMappingThatTheRegistryHasNoMemoryForIsGivenBack) {
   uintptr_t region = 0x7ea000000000;
   while (hak_load_relaxed(&hak_registry.region_offset[region >> HAK_REGION_SHIFT]) != 0) region += 4 * kGiB;

@@ -135,6 +135,8 @@ static void *malloc_after_trim(struct hak_process *process, size_t size, size_t 
   uint32_t n_before = hak_load_relaxed(n_waits);
   uint64_t trim_ns = 0 - os->thread_ns();
   hak_process_trim(0);
+  // At the kernel's limit on mappings nothing can be mapped, and what Huge has freed may not be unmapped.
+  if (size < HAK_HUGE_SIZE_MIN) (void)hak_huge_give_to_pool(&process->huge);
   void *p = malloc_once(process, size, alignment, zeroed, true);
   trim_ns += os->thread_ns();
   bool rests = p == NULL && hak_load_relaxed(n_waits) != n_before;

@@ -159,6 +159,15 @@ static bool grow_locked(struct hak_pool *pool, size_t count, enum hak_demand dem
   return true;
 }
 
+bool hak_pool_adopt(struct hak_pool *pool, uintptr_t base, size_t count) {
+  uint64_t now = pool->os->now_ms();
+  hak_poison((void *)base, count * HAK_SUPERSLAB_BYTES);
+  hak_pool_lock(pool);
+  bool done = register_superslabs_locked(pool, base, count, now);
+  hak_pool_unlock(pool);
+  return done;
+}
+
 // Population: a process that grows gets the pages of a whole SuperSlab at once, most of the time one huge page, instead
 // of a fault for each. They count as unused until their slabs are taken, and go back as others do if they are not.
 

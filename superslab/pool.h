@@ -89,6 +89,10 @@ bool hak_pool_count_whole(struct hak_pool *pool, uintptr_t base, size_t n_slabs,
 // operating system. Cost: the pool's lock, and system calls under it for what goes back.
 void hak_pool_release(struct hak_pool *pool, uintptr_t base, size_t n_slabs, bool dirty);
 
+// Takes `count` SuperSlabs at `base` that are mapped, zero and in nobody's hands. False, and nothing has changed, when
+// the registry has no memory. Any thread. Cost: the pool's lock.
+bool hak_pool_adopt(struct hak_pool *pool, uintptr_t base, size_t count);
+
 // Returns the pages that were free for longer than the decay time, of 4 SuperSlabs at most. Any thread; called on slow
 // paths. Cost: the pool's lock, and system calls under it where something is due.
 void hak_pool_tick(struct hak_pool *pool);
