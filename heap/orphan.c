@@ -236,7 +236,7 @@ bool hak_heap_attach(struct hak_heap_set *set, struct hak_cache *cache) {
   struct hak_heap *heap = adopt_locked(set);
   hak_unlock(&set->lock);
   if (heap != NULL) {
-    hak_life_begin(&heap->life);
+    heap->life = hak_life_own();
     cache->at_hand = heap->at_hand;
     cache->heap = heap;
     cache->seat = &heap->seat;
@@ -262,7 +262,8 @@ static void orphan(struct hak_heap *heap) {
   hak_add_relaxed(&set->n_threadless, 1);
   link_orphan_locked(set, heap);
   (void)dissolve_old_locked(set, now, hak_retain_delay_ms(&set->pool->retain));
-  dissolve_excess_locked(set);
+  // In the child of a fork all heaps become orphans at once, and mostly it ends soon.
+  if (!hak_lock_all_held) dissolve_excess_locked(set);
   hak_unlock(&set->lock);
 }
 
@@ -288,7 +289,6 @@ void hak_heap_abandon_lost(struct hak_heap *heap) {
 void hak_heap_detach(struct hak_cache *cache) {
   struct hak_heap_set *set = cache->heap->set;
   hak_lock(&set->visit_lock);
-  hak_life_end(&cache->heap->life);
   hak_heap_abandon(cache);
   hak_unlock(&set->visit_lock);
 }

@@ -68,7 +68,7 @@ static void readmit(struct hak_heap *heap) { hak_store_release(&heap->seat.owner
 
 // Finds out whether the heap's thread has ended without giving it up, and gives it up then. Called with the visit lock.
 static void give_up_if_lost(struct hak_heap *heap) {
-  if (HAK_LIKELY(!hak_life_is_lost(&heap->life))) return;
+  if (HAK_LIKELY(!hak_life_is_over(heap->life))) return;
   if (is_outside(heap)) {
     hak_heap_abandon_lost(heap);
   } else {
@@ -179,7 +179,7 @@ static void wait_until_outside(struct hak_heap *heap) {
     // To yield does not help who has a lower priority, or another processor.
     if (i < MAX_YIELDS) {
       sched_yield();
-    } else if (hak_life_is_lost(&heap->life)) {
+    } else if (hak_life_is_over(heap->life)) {
       hak_heap_forget(heap);
       return;
     } else {
@@ -206,6 +206,12 @@ void hak_heap_set_after_fork_in_parent(struct hak_heap_set *set) {
   hak_unlock(&set->visit_lock);
 }
 
+// Whether the cache of a thread that does not exist in this process is still there. Of one that had ended before, its
+// memory may be gone, or be something else.
+static bool has_cache(const struct hak_heap *heap) {
+  return hak_is_readable(heap->cache, sizeof *heap->cache) && heap->cache->heap == heap;
+}
+
 void hak_heap_set_orphan_all(struct hak_heap_set *set, const struct hak_cache *cache,
                              void (*orphaned)(struct hak_cache *cache)) {
   struct hak_heap *older;
@@ -216,17 +222,17 @@ void hak_heap_set_orphan_all(struct hak_heap_set *set, const struct hak_cache *c
     if (!set->all_visited) {
       // It may have been caught anywhere: its blocks can be freed, and that is all.
       hak_heap_forget(heap);
-    } else if (hak_life_is_lost(&heap->life)) {
-      hak_heap_abandon_lost(heap);
-    } else {
+    } else if (has_cache(heap)) {
       hak_heap_abandon(left);
       orphaned(left);
+    } else {
+      hak_heap_abandon_lost(heap);
     }
   }
 }
 
 void hak_heap_after_fork_in_child(struct hak_cache *cache) {
-  if (cache->heap != NULL) hak_life_begin(&cache->heap->life);
+  if (cache->heap != NULL) cache->heap->life = hak_life_own();
 }
 
 void hak_heap_set_after_fork_in_child(struct hak_heap_set *set) {

@@ -463,8 +463,9 @@ TEST_F(Visit, AForksChildMayFreeBlocksOfHeapsThatCouldNotBeVisited) {
 
 // Threads that ended without a word
 
-// Runs `work` in a thread that ends by the system call alone, and takes its cache, as its thread-local memory, away.
-void RunInLostThread(hak_heap_set *heaps, const std::function<void(hak_cache *cache)> &work) {
+// Runs `work` in a thread that ends by the system call alone, and takes its cache, as its thread-local memory, away, or
+// leaves other memory there.
+void RunInLostThread(hak_heap_set *heaps, const std::function<void(hak_cache *cache)> &work, bool unmap = true) {
   void *page = mmap(nullptr, sizeof(hak_cache), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   ASSERT_NE(page, MAP_FAILED);
   auto *cache = new (page) hak_cache HAK_CACHE_INIT;
@@ -480,7 +481,11 @@ void RunInLostThread(hak_heap_set *heaps, const std::function<void(hak_cache *ca
   pthread_t thread;
   ASSERT_EQ(pthread_create(&thread, nullptr, run, &all), 0);
   ASSERT_EQ(pthread_join(thread, nullptr), 0);
-  munmap(page, sizeof(hak_cache));
+  if (unmap) {
+    munmap(page, sizeof(hak_cache));
+  } else {
+    memset(page, 0x5a, sizeof(hak_cache));
+  }
 }
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -497,11 +502,24 @@ class LostThread : public Visit {
   }
 
   // A whole slab: nothing is left at hand.
-  void MallocSlabInLostThread() {
-    RunInLostThread(&heaps_, [this](hak_cache *cache) {
+  void MallocSlabInLostThread(bool unmap = true) {
+    auto work = [this](hak_cache *cache) {
       while (blocks_.size() < ClassOf(kKind).n_blocks) blocks_.push_back(hak_test::Malloc(cache, kKind));
       heap_ = cache->heap;
+    };
+    RunInLostThread(&heaps_, work, unmap);
+  }
+
+  void ExpectThatAForksChildLeavesItsCacheAlone() {
+    Thread forking(&heaps_);
+    ExpectInChild(&heaps_, &forking.cache, [&] {
+      if (n_orphaned != 0 || heaps_.n_attached != 1) return false;
+      forking.FreeAll(blocks_);
+      hak_heap_detach(&forking.cache);
+      hak_heap_set_trim(&heaps_, nullptr);
+      return pool_.n_slabs_used == 0;
     });
+    forking.FreeAll(blocks_);
   }
 
   std::vector<void *> blocks_;
@@ -573,15 +591,12 @@ TEST_F(LostThread, WhatItsPredecessorHadAtHandIsNotHandedOutAgain) {
 
 TEST_F(LostThread, AForksChildLeavesItsCacheAlone) {
   MallocSlabInLostThread();
-  Thread forking(&heaps_);
-  ExpectInChild(&heaps_, &forking.cache, [&] {
-    if (n_orphaned != 0 || heaps_.n_attached != 1) return false;
-    forking.FreeAll(blocks_);
-    hak_heap_detach(&forking.cache);
-    hak_heap_set_trim(&heaps_, nullptr);
-    return pool_.n_slabs_used == 0;
-  });
-  forking.FreeAll(blocks_);
+  ExpectThatAForksChildLeavesItsCacheAlone();
+}
+
+TEST_F(LostThread, AForksChildLeavesAloneWhatLiesWhereItsCacheWas) {
+  MallocSlabInLostThread(/*unmap=*/false);
+  ExpectThatAForksChildLeavesItsCacheAlone();
 }
 
 // Nobody knows in what state the heap is.

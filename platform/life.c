@@ -1,24 +1,34 @@
-#define _GNU_SOURCE  // pthread_mutexattr_setrobust
+#define _GNU_SOURCE  // syscall
 #include "platform/life.h"
 
 #include <errno.h>
+#include <stdint.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
-void hak_life_begin(struct hak_life *life) {
-  pthread_mutexattr_t attributes;
-  (void)pthread_mutexattr_init(&attributes);
-  (void)pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
-  (void)pthread_mutex_init(&life->mutex, &attributes);
-  (void)pthread_mutexattr_destroy(&attributes);
-  // Never waits for anybody, so that it has no rank among the locks.
-  (void)pthread_mutex_trylock(&life->mutex);
+#include "base/bits.h"
+
+struct hak_life hak_life_own(void) {
+  return (struct hak_life){.process = getpid(), .thread = (pid_t)syscall(SYS_gettid)};
 }
 
-void hak_life_end(struct hak_life *life) { (void)pthread_mutex_unlock(&life->mutex); }
+bool hak_life_is_over(struct hak_life life) {
+  int saved_errno = errno;
+  bool over = life.process == getpid() && syscall(SYS_tgkill, life.process, life.thread, 0) != 0 && errno == ESRCH;
+  errno = saved_errno;
+  return over;
+}
 
-bool hak_life_is_lost(struct hak_life *life) {
-  int error = pthread_mutex_trylock(&life->mutex);
-  if (error == EBUSY) return false;
-  if (error == EOWNERDEAD) (void)pthread_mutex_consistent(&life->mutex);
-  if (error == 0 || error == EOWNERDEAD) (void)pthread_mutex_unlock(&life->mutex);
-  return error == EOWNERDEAD;
+// The kernel reads a set of signals before it finds that nothing is to be done with it.
+static bool is_readable_at(uintptr_t address) {
+  const int nothing = -1;
+  uint64_t *set = (uint64_t *)hak_round_down(address, sizeof *set);
+  return syscall(SYS_rt_sigprocmask, nothing, set, NULL, sizeof *set) == 0 || errno != EFAULT;
+}
+
+bool hak_is_readable(const void *p, size_t bytes) {
+  int saved_errno = errno;
+  bool readable = is_readable_at((uintptr_t)p) && is_readable_at((uintptr_t)p + bytes - 1);
+  errno = saved_errno;
+  return readable;
 }

@@ -1,30 +1,37 @@
 // Whether a thread still exists, also one that has ended without a word: by the exit system call alone, or after its
 // first allocation in the last round of its destructors.
 //
-// A life is a robust mutex that its thread holds (POSIX, pthread_mutexattr_setrobust): when the thread is gone the
-// kernel marks it, before its stack and its thread-local memory can be anything else.
+// The kernel is asked for the thread's number. A robust mutex would tell as well, and exactly; but libc links those of
+// a thread into one list, where hakmem would meet mutexes that the program has unmapped or freed while it held them,
+// and which threads that libc has not started do not have.
 #ifndef HAKMEM_PLATFORM_LIFE_H_
 #define HAKMEM_PLATFORM_LIFE_H_
 
-#include <pthread.h>
 #include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-// Of any content before it begins. Must stay mapped until the thread has ended it, or has ended.
+// A thread, as the kernel numbers it.
 struct hak_life {
-  pthread_mutex_t mutex;
+  pid_t process;
+  pid_t thread;
 };
 
-// The calling thread's. Begins anew what nobody looks at meanwhile, in the child of a fork also its own.
-void hak_life_begin(struct hak_life *life);
-void hak_life_end(struct hak_life *life);
+// That of the calling thread. Never allocates. Cost: two system calls.
+struct hak_life hak_life_own(void);
 
-// Whether the thread that began it has ended, and not the life: true to one caller, once. In the child of a fork:
-// whether it had when the process forked. Where a thread's end cannot be told, false.
-bool hak_life_is_lost(struct hak_life *life);
+// Whether the thread, of this process, has ended. False where that cannot be told: in the child of a fork, of the
+// parent's threads; of a main thread that other threads have outlived; while another thread has got the number. Never
+// allocates, keeps errno. Cost: two system calls.
+bool hak_life_is_over(struct hak_life life);
+
+// Whether `bytes` bytes at `p`, which is not NULL, two pages of memory at most, can be read: the thread-local memory of a thread that may
+// have ended. Never allocates, keeps errno. Cost: two system calls. (How is Abseil's, AddressIsReadable.)
+bool hak_is_readable(const void *p, size_t bytes);
 
 #ifdef __cplusplus
 }

@@ -1,10 +1,15 @@
 #include "platform/life.h"
 
+#include <errno.h>
 #include <gtest/gtest.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cstdint>
 #include <functional>
 #include <thread>
 
@@ -16,106 +21,83 @@ constexpr bool kSanitizersNeedTheEnd = true;
 constexpr bool kSanitizersNeedTheEnd = false;
 #endif
 
-class Life : public testing::Test {
- protected:
-  void SetUp() override {
-    if (kSanitizersNeedTheEnd) GTEST_SKIP() << "the sanitizer keeps account of each thread's end";
-  }
-};
+// Waits for what the kernel does when a thread was joined.
+bool IsOverSoon(hak_life life) {
+  for (int i = 0; i < 10000 && !hak_life_is_over(life); ++i) usleep(100);
+  return hak_life_is_over(life);
+}
 
-// pthread_exit's work is left out: the kernel alone knows of the end.
-void RunInThreadThatEndsWithoutAWord(const std::function<void()> &work) {
-  pthread_t thread;
-  auto run = [](void *argument) -> void * {
-    (*static_cast<const std::function<void()> *>(argument))();
+TEST(Life, OfTheCallingThreadIsNotOver) {
+  errno = 7;
+  EXPECT_FALSE(hak_life_is_over(hak_life_own()));
+  const hak_life life = hak_life_own();
+  std::thread([&] { EXPECT_FALSE(hak_life_is_over(life)); }).join();
+  EXPECT_EQ(errno, 7);
+}
+
+TEST(Life, IsOverWhenTheThreadHasEnded) {
+  hak_life life;
+  std::thread([&] { life = hak_life_own(); }).join();
+  errno = 7;
+  EXPECT_TRUE(IsOverSoon(life));
+  EXPECT_EQ(errno, 7);
+}
+
+TEST(Life, IsOverWhenTheThreadHasEndedWithoutAWord) {
+  if (kSanitizersNeedTheEnd) GTEST_SKIP() << "the sanitizer keeps account of each thread's end";
+  hak_life life;
+  auto run = [](void *own) -> void * {
+    *static_cast<hak_life *>(own) = hak_life_own();
     syscall(SYS_exit, 0);
     return nullptr;
   };
-  ASSERT_EQ(pthread_create(&thread, nullptr, run, const_cast<std::function<void()> *>(&work)), 0);
+  pthread_t thread;
+  ASSERT_EQ(pthread_create(&thread, nullptr, run, &life), 0);
   ASSERT_EQ(pthread_join(thread, nullptr), 0);
+  EXPECT_TRUE(IsOverSoon(life));
 }
 
-// Of a child of a fork, where `answer` is asked.
-bool InChild(const std::function<bool()> &answer) {
+// Without a handler that would tell it so, its own thread has the parent's life.
+TEST(Life, OfTheParentIsNotOverInAChild) {
+  hak_life ended;
+  const hak_life own = hak_life_own();
+  std::thread([&] { ended = hak_life_own(); }).join();
   pid_t child = fork();
-  if (child == 0) _exit(answer() ? 1 : 0);
+  if (child == 0) _exit(hak_life_is_over(own) || hak_life_is_over(ended) || hak_life_is_over(hak_life_own()) ? 1 : 0);
   int status = -1;
-  EXPECT_EQ(waitpid(child, &status, 0), child);
-  EXPECT_TRUE(WIFEXITED(status));
-  return WEXITSTATUS(status) == 1;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
 }
 
-TEST_F(Life, IsLostOnceWhenItsThreadEndsWithoutEndingIt) {
-  hak_life life;
-  RunInThreadThatEndsWithoutAWord([&] {
-    hak_life_begin(&life);
-    EXPECT_FALSE(hak_life_is_lost(&life));
-  });
-  EXPECT_TRUE(hak_life_is_lost(&life));
-  EXPECT_FALSE(hak_life_is_lost(&life));
+TEST(Readable, IsWhatIsMappedAndMayBeRead) {
+  const auto page_bytes = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  void *pages = mmap(nullptr, 3 * page_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  ASSERT_NE(pages, MAP_FAILED);
+  char *middle = static_cast<char *>(pages) + page_bytes;
+  char *last = middle + page_bytes;
+  errno = 7;
+  EXPECT_TRUE(hak_is_readable(middle, 1));
+  EXPECT_TRUE(hak_is_readable(middle + 100, page_bytes));
+  EXPECT_EQ(mprotect(last, page_bytes, PROT_NONE), 0);
+  EXPECT_FALSE(hak_is_readable(last, 1));
+  EXPECT_TRUE(hak_is_readable(last - 1, 1));
+  EXPECT_FALSE(hak_is_readable(last - 1, 2));
+  EXPECT_EQ(munmap(middle, page_bytes), 0);
+  EXPECT_FALSE(hak_is_readable(middle, 1));
+  EXPECT_FALSE(hak_is_readable(middle - 1, 2));
+  EXPECT_EQ(errno, 7);
+  munmap(pages, page_bytes);
+  munmap(last, page_bytes);
 }
 
-TEST_F(Life, IsNotLostWhileItsThreadLivesNorWhenItWasEnded) {
-  hak_life life;
-  hak_life_begin(&life);
-  std::thread([&] { EXPECT_FALSE(hak_life_is_lost(&life)); }).join();
-  hak_life_end(&life);
-  std::thread([&] {
-    EXPECT_FALSE(hak_life_is_lost(&life));
-    hak_life_begin(&life);
-    hak_life_end(&life);
-  }).join();
-  EXPECT_FALSE(hak_life_is_lost(&life));
-}
-
-TEST_F(Life, OfAThreadsManyIsLostEach) {
-  hak_life lives[3];
-  RunInThreadThatEndsWithoutAWord([&] {
-    for (hak_life &life : lives) hak_life_begin(&life);
-    hak_life_end(&lives[1]);
-  });
-  EXPECT_TRUE(hak_life_is_lost(&lives[0]));
-  EXPECT_FALSE(hak_life_is_lost(&lives[1]));
-  EXPECT_TRUE(hak_life_is_lost(&lives[2]));
-}
-
-TEST_F(Life, BeginsAnewForTheNextThread) {
-  hak_life life;
-  for (int i = 0; i < 3; ++i) {
-    RunInThreadThatEndsWithoutAWord([&] { hak_life_begin(&life); });
-    EXPECT_TRUE(i == 1 || hak_life_is_lost(&life));  // whether or not anybody has asked
-  }
-  std::thread([&] { hak_life_begin(&life), hak_life_end(&life); }).join();
-  EXPECT_FALSE(hak_life_is_lost(&life));
-}
-
-// Where other threads exist no more.
-TEST_F(Life, IsInAChildWhatItWasAtTheFork) {
-  hak_life lost, live, own;
-  RunInThreadThatEndsWithoutAWord([&] { hak_life_begin(&lost); });
-  hak_life_begin(&own);
-  pthread_barrier_t barrier;
-  pthread_barrier_init(&barrier, nullptr, 2);
-  std::thread thread([&] {
-    hak_life_begin(&live);
-    pthread_barrier_wait(&barrier);
-    pthread_barrier_wait(&barrier);
-    hak_life_end(&live);
-  });
-  pthread_barrier_wait(&barrier);
-  EXPECT_TRUE(InChild([&] { return hak_life_is_lost(&lost); }));
-  EXPECT_FALSE(InChild([&] { return hak_life_is_lost(&live); }));
-  EXPECT_TRUE(hak_life_is_lost(&lost)) << "the child's answer is the child's";
-  EXPECT_TRUE(InChild([&] {
-    hak_life_begin(&own);
-    hak_life_end(&own);
-    RunInThreadThatEndsWithoutAWord([&] { hak_life_begin(&own); });
-    return hak_life_is_lost(&own);
-  }));
-  pthread_barrier_wait(&barrier);
-  thread.join();
-  hak_life_end(&own);
-  pthread_barrier_destroy(&barrier);
+// Asked for, and nothing else is done.
+TEST(Readable, LeavesTheThreadsSignalsAsTheyAre) {
+  sigset_t before, after;
+  const uint64_t all = UINT64_MAX;
+  pthread_sigmask(SIG_SETMASK, nullptr, &before);
+  EXPECT_TRUE(hak_is_readable(&all, sizeof all));
+  pthread_sigmask(SIG_SETMASK, nullptr, &after);
+  for (int i = 1; i < NSIG; ++i) EXPECT_EQ(sigismember(&before, i), sigismember(&after, i)) << i;
 }
 
 }  // namespace
