@@ -3,10 +3,10 @@
 // A heap owns slabs, and a thread owns at most one heap, through its cache. All heaps of a process belong to a heap
 // set. When a thread ends, its heap becomes an orphan that the next new thread adopts as it is, lists included: blocks
 // that outlived the thread become local to its successor, and thread churn costs two short critical sections. An orphan
-// that is not adopted within the decay time, or after a moment if its memory is needed, or at once where the process
-// keeps too much (superslab/retain.h), is dissolved: its slabs with free blocks move to the set's public heap, which no
-// thread owns and from which every thread takes before it asks the pool for a fresh slab; what is left of it, a husk,
-// owns the slabs without free blocks until it is adopted in its turn.
+// that is not adopted within the decay time, or after a moment if its memory is needed or the process keeps too much
+// (superslab/retain.h), is dissolved: its slabs with free blocks move to the set's public heap, which no thread owns
+// and from which every thread takes before it asks the pool for a fresh slab; what is left of it, a husk, owns the
+// slabs without free blocks until it is adopted in its turn.
 //
 // A block freed by a thread that does not own its slab goes, gathered with others of the same slab in the thread's
 // outbox, onto the slab's remote list with one compare-and-swap; the first publication also mails the slab to its
@@ -44,8 +44,9 @@ struct hak_bin {
 #define HAK_HEAP_SPARE_SLABS 8
 #define HAK_HEAP_SPARES (HAK_HEAP_SPARE_SLABS >> (HAK_RUN_SHIFT_MIN - HAK_SLAB_SHIFT))
 
-// How long an orphan is left to be adopted though a thread needs a slab and might find one in it: a program whose
-// threads are short starts the next one soon, and a heap that was dissolved has to be filled anew.
+// How long an orphan is left to be adopted though a thread needs a slab and might find one in it, or the process keeps
+// too much: a program whose threads are short starts the next one soon, and a heap that was dissolved has to be filled
+// anew.
 #define HAK_HEAP_ORPHAN_GRACE_MS 10
 
 // So many slabs one tick looks at, of all heaps together: some milliseconds, for which others may have to wait. The

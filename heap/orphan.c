@@ -124,10 +124,15 @@ static bool dissolve_old_locked(struct hak_heap_set *set, uint64_t now, uint64_t
   return true;
 }
 
+// How long an orphan is left to be adopted though its memory might be of use.
+static uint64_t grace_ms(const struct hak_heap_set *set) {
+  return set->diet ? 0 : hak_min(HAK_HEAP_ORPHAN_GRACE_MS, hak_retain_delay_ms(&set->pool->retain));
+}
+
 // Orphans beyond what the process keeps; two at most for each that comes, so that they become fewer.
-static void dissolve_excess_locked(struct hak_heap_set *set) HAK_REQUIRES(set->lock) {
-  for (int i = 0; i < 2 && set->oldest_orphan != NULL && hak_retain_excess(&set->pool->retain) != 0; ++i) {
-    dissolve_locked(set, set->oldest_orphan);
+static void dissolve_excess_locked(struct hak_heap_set *set, uint64_t now) HAK_REQUIRES(set->lock) {
+  for (int i = 0; i < 2 && hak_retain_excess(&set->pool->retain) != 0; ++i) {
+    if (!dissolve_old_locked(set, now, grace_ms(set))) return;
   }
 }
 
@@ -165,8 +170,7 @@ struct hak_slab *hak_public_take(struct hak_heap *heap, size_t kind) {
     slab = public_take_locked(set, heap, kind);
   }
   if (slab == NULL && set->oldest_orphan != NULL) {
-    uint64_t grace_ms = set->diet ? 0 : hak_min(HAK_HEAP_ORPHAN_GRACE_MS, hak_retain_delay_ms(&set->pool->retain));
-    if (dissolve_old_locked(set, set->pool->os->now_ms(), grace_ms)) slab = public_take_locked(set, heap, kind);
+    if (dissolve_old_locked(set, set->pool->os->now_ms(), grace_ms(set))) slab = public_take_locked(set, heap, kind);
   }
   hak_unlock(&set->lock);
   return slab;
@@ -263,7 +267,7 @@ static void orphan(struct hak_heap *heap) {
   link_orphan_locked(set, heap);
   (void)dissolve_old_locked(set, now, hak_retain_delay_ms(&set->pool->retain));
   // In the child of a fork all heaps become orphans at once, and mostly it ends soon.
-  if (!hak_lock_all_held) dissolve_excess_locked(set);
+  if (!hak_lock_all_held) dissolve_excess_locked(set, now);
   hak_unlock(&set->lock);
 }
 

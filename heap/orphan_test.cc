@@ -88,6 +88,16 @@ TEST_F(Heap, OrphansAreKeptAsFarAsUnusedMemoryIs) {
   for (int i = 0; i < 10; ++i) threads.pop_back();
   EXPECT_EQ(count(), 10);
   EXPECT_EQ(pool_.retain.unused_bytes, 10 * kOrphanBytes);
+  // Those that have just come may be adopted at once.
+  while (threads.size() > kThreads / 2) threads.pop_back();
+  EXPECT_EQ(count(), kThreads / 2);
+  hak_os_fake_advance_ms(HAK_HEAP_ORPHAN_GRACE_MS);
+  while (threads.size() > 1) threads.pop_back();
+  hak_os_fake_advance_ms(HAK_HEAP_ORPHAN_GRACE_MS);
+  for (int i = 0; i < 30; ++i) {
+    threads.pop_back();
+    threads.push_back(std::make_unique<Thread>(&heaps_));
+  }
   threads.clear();
   EXPECT_LE(count(), 12);
   EXPECT_LE(RunsUsed(), 3u * 12);
