@@ -625,8 +625,8 @@ static size_t unmap_refused(struct hak_huge_heap *heap) {
 
 static struct hak_huge *take_superslabs_locked(struct hak_huge_heap *heap) HAK_REQUIRES(heap->lock) {
   for (struct hak_huge **link = &heap->refused; *link != NULL; link = &(*link)->next) {
-    bool fits = (*link)->clean && (*link)->guard_bytes == 0 && bytes_of(*link) % HAK_SUPERSLAB_BYTES == 0;
-    if (fits) return take_refused_locked(heap, link);
+    bool serves = (*link)->clean && (*link)->guard_bytes == 0 && bytes_of(*link) % HAK_SUPERSLAB_BYTES == 0;
+    if (serves) return take_refused_locked(heap, link);
   }
   return NULL;
 }

@@ -29,8 +29,9 @@ struct hak_life hak_life_own(void);
 // allocates, keeps errno. Cost: two system calls.
 bool hak_life_is_over(struct hak_life life);
 
-// Whether `bytes` bytes at `p`, which is not NULL, two pages of memory at most, can be read: the thread-local memory of a thread that may
-// have ended. Never allocates, keeps errno. Cost: two system calls. (How is Abseil's, AddressIsReadable.)
+// Whether `bytes` bytes at `p`, which is not NULL, two pages of memory at most, can be read: the thread-local memory of
+// a thread that may have ended. Never allocates, keeps errno. Cost: two system calls. (The way is that
+// of Abseil's AddressIsReadable.)
 bool hak_is_readable(const void *p, size_t bytes);
 
 #ifdef __cplusplus
