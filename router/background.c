@@ -27,7 +27,9 @@ static pid_t own_process;
 
 static size_t held_bytes(struct hak_process *process) {
   size_t superslab_bytes = hak_load_relaxed(&process->pool.n_superslabs) * HAK_SUPERSLAB_BYTES;
-  return superslab_bytes + hak_load_relaxed(&process->huge.cached_bytes);
+  // Those in use as well: malloc, which starts the thread, has just taken what was cached.
+  size_t huge_bytes = hak_load_relaxed(&process->huge.live_bytes) + hak_load_relaxed(&process->huge.cached_bytes);
+  return superslab_bytes + huge_bytes;
 }
 
 static bool is_wanted(struct hak_process *process) {

@@ -13,9 +13,9 @@
 extern "C" {
 #endif
 
-// Starts the thread if the variable asks for it, the process holds 16 MiB of SuperSlabs or cached Huge mappings, and
-// none runs. It ends when the process holds less. Called with no lock held, of libc's either; may allocate. Where no
-// thread can be had, the next call tries again.
+// Starts the thread if the variable asks for it, the process holds 16 MiB of SuperSlabs and Huge mappings, and none
+// runs. It ends when the process holds less. Called with no lock held, of libc's either; may allocate. Where no thread
+// can be had, the next call tries again.
 void hak_background_start(struct hak_process *process);
 
 // Not from free, which libc calls with locks held that it takes to start a thread: free asks.

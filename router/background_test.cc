@@ -179,6 +179,27 @@ TEST(Background, ComesWithAPeakThatIsFollowedByNothing) {
   EXPECT_EQ(status, 0);
 }
 
+// One block at a time, which the next malloc takes out of the cache.
+TEST(Background, GivesBackTheLastBlockOfHuge) {
+  pid_t child = fork();
+  if (child == 0) {
+    auto huge_cached = [] {
+      hak_stats stats;
+      hak_stats_read(&stats);
+      return stats.huge_cached_bytes;
+    };
+    hak_trim(0);
+    const bool came = Becomes([] {
+      for (int i = 0; i < 100; ++i) hak_free(hak_malloc(40 * kMiB));
+      return CountThreads() == 2;
+    });
+    _exit(came && Becomes([&] { return huge_cached() == 0; }) ? 0 : 1);
+  }
+  int status = -1;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+}
+
 TEST(Background, AProgramWhoseThreadsHaveAllEndedEnds) {
   pid_t child = fork();
   if (child == 0) {
