@@ -194,6 +194,12 @@ void hak_bin_return_current(struct hak_heap *heap, size_t kind, uintptr_t *list)
   }
 }
 
+void hak_bins_return_current(struct hak_heap *heap, struct hak_at_hand *at_hand) {
+  for (size_t kind = 0; kind < HAK_KINDS; ++kind) {
+    if (heap->bin[kind].current != NULL) hak_bin_return_current(heap, kind, &at_hand->list[kind]);
+  }
+}
+
 static struct hak_slab *with_free_block(struct hak_slab *slab) {
   while (slab != NULL && hak_slab_used(slab) == slab->n_blocks) slab = slab->next;
   return slab;
@@ -470,9 +476,7 @@ size_t hak_heap_trim(struct hak_cache *cache) {
   hak_outbox_flush(cache->seat);
   (void)hak_mail_drain(heap, HAK_DRAIN_ALL);
   hak_recent_return(&cache->at_hand);
-  for (size_t kind = 0; kind < HAK_KINDS; ++kind) {
-    if (heap->bin[kind].current != NULL) hak_bin_return_current(heap, kind, &cache->at_hand.list[kind]);
-  }
+  hak_bins_return_current(heap, &cache->at_hand);
   size_t n_looks = SIZE_MAX;
   size_t returned = hak_heap_release_unused(heap, &n_looks);
   hak_heap_leave(cache->seat);

@@ -20,6 +20,9 @@ void hak_slab_emptied(struct hak_heap *heap, struct hak_slab *slab);
 // Gives the blocks in *list, which becomes empty, back to the bin's current slab, which is current no more.
 void hak_bin_return_current(struct hak_heap *heap, size_t kind, uintptr_t *list);
 
+// The same of all kinds, with the lists of `at_hand`.
+void hak_bins_return_current(struct hak_heap *heap, struct hak_at_hand *at_hand);
+
 // Gives the recent blocks of all kinds back to their slabs; each kind has none until its next refill.
 void hak_recent_return(struct hak_at_hand *at_hand);
 

@@ -101,9 +101,7 @@ static void give_to_public_locked(struct hak_heap_set *set, struct hak_heap *hea
 static void dissolve_locked(struct hak_heap_set *set, struct hak_heap *heap) HAK_REQUIRES(set->lock) {
   unlink_orphan_locked(set, heap);
   hak_recent_return(&heap->at_hand);
-  for (size_t kind = 0; kind < HAK_KINDS; ++kind) {
-    if (heap->bin[kind].current != NULL) hak_bin_return_current(heap, kind, &heap->at_hand.list[kind]);
-  }
+  hak_bins_return_current(heap, &heap->at_hand);
   (void)hak_mail_drain(heap, HAK_DRAIN_ALL);
   // Free strips have time: whoever is here has come for a slab, and others wait for the lock.
   hak_heap_release_empty(heap);
@@ -255,6 +253,7 @@ bool hak_heap_attach(struct hak_heap_set *set, struct hak_cache *cache) {
 // Makes an orphan of a heap, which has at hand what its thread had.
 static void orphan(struct hak_heap *heap) {
   struct hak_heap_set *set = heap->set;
+  hak_outbox_flush(&heap->seat);
   hak_store_relaxed(&heap->seat.owner_id, HAK_NO_OWNER);
   heap->cache = NULL;
   unlink_attached(set, heap);
@@ -273,7 +272,6 @@ static void orphan(struct hak_heap *heap) {
 
 void hak_heap_abandon(struct hak_cache *cache) {
   struct hak_heap *heap = cache->heap;
-  hak_outbox_flush(&heap->seat);
   heap->at_hand = cache->at_hand;
   cache->at_hand = nothing_at_hand;
   cache->heap = NULL;
@@ -282,11 +280,8 @@ void hak_heap_abandon(struct hak_cache *cache) {
 }
 
 void hak_heap_abandon_lost(struct hak_heap *heap) {
-  hak_outbox_flush(&heap->seat);
   heap->at_hand = nothing_at_hand;
-  for (size_t kind = 0; kind < HAK_KINDS; ++kind) {
-    if (heap->bin[kind].current != NULL) hak_bin_return_current(heap, kind, &heap->at_hand.list[kind]);
-  }
+  hak_bins_return_current(heap, &heap->at_hand);
   orphan(heap);
 }
 

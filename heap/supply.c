@@ -7,19 +7,21 @@
 
 #define SPARE_SLABS_MASK ((uintptr_t)HAK_SLAB_BYTES - 1)
 
-// Notes that spares of `bytes` were added, or, as a negative number, taken away.
-static void note_spares(struct hak_heap *heap, size_t bytes) {
-  hak_add_relaxed(&heap->set->pool->retain.spare_bytes, bytes);
-}
-
 static bool add_spare(struct hak_heap *heap, uintptr_t base, size_t n_slabs) {
   size_t n_all = n_slabs;
   for (size_t i = 0; i < heap->n_spares; ++i) n_all += heap->spare[i] & SPARE_SLABS_MASK;
   if (heap->n_spares == HAK_HEAP_SPARES || n_all > HAK_HEAP_SPARE_SLABS) return false;
   if (!hak_retain_spares(&heap->set->pool->retain, n_slabs * HAK_SLAB_BYTES)) return false;
-  note_spares(heap, n_slabs * HAK_SLAB_BYTES);
+  hak_add_relaxed(&heap->set->pool->retain.spare_bytes, n_slabs * HAK_SLAB_BYTES);
   heap->spare[heap->n_spares++] = base | n_slabs;
   return true;
+}
+
+// What add_spare and its caller have counted.
+static void uncount_spare(struct hak_heap *heap, size_t n_slabs) {
+  struct hak_retain *retain = &heap->set->pool->retain;
+  hak_retain_sub_unused(retain, n_slabs * HAK_SLAB_BYTES);
+  hak_sub_relaxed(&retain->spare_bytes, n_slabs * HAK_SLAB_BYTES);
 }
 
 // The newest spare of that length; 0 if there is none.
@@ -29,8 +31,7 @@ static uintptr_t take_spare(struct hak_heap *heap, size_t n_slabs) {
     if (i == 0) return 0;
   } while ((heap->spare[--i] & SPARE_SLABS_MASK) != n_slabs);
   uintptr_t base = heap->spare[i] - n_slabs;
-  hak_retain_sub_unused(&heap->set->pool->retain, n_slabs * HAK_SLAB_BYTES);
-  note_spares(heap, (size_t)0 - n_slabs * HAK_SLAB_BYTES);
+  uncount_spare(heap, n_slabs);
   for (--heap->n_spares; i < heap->n_spares; ++i) heap->spare[i] = heap->spare[i + 1];
   heap->least_spares = (uint32_t)hak_min(heap->least_spares, heap->n_spares);
   return base;
@@ -39,8 +40,7 @@ static uintptr_t take_spare(struct hak_heap *heap, size_t n_slabs) {
 void hak_spares_release_oldest(struct hak_heap *heap, size_t n) {
   for (size_t i = 0; i < n; ++i) {
     uintptr_t n_slabs = heap->spare[i] & SPARE_SLABS_MASK;
-    hak_retain_sub_unused(&heap->set->pool->retain, n_slabs * HAK_SLAB_BYTES);
-    note_spares(heap, (size_t)0 - n_slabs * HAK_SLAB_BYTES);
+    uncount_spare(heap, n_slabs);
     hak_retain_lost_pages(&heap->set->pool->retain, n_slabs * HAK_SLAB_BYTES);
     hak_pool_release(heap->set->pool, heap->spare[i] - n_slabs, n_slabs, true);
   }

@@ -60,6 +60,15 @@ void FreeAll(const std::vector<void *> &blocks) {
   for (void *p : blocks) hak_free(p);
 }
 
+// Runs `run` in the child of a fork; what it returns is 0 if all is well.
+void ExpectInChild(const std::function<int()> &run) {
+  pid_t child = fork();
+  if (child == 0) _exit(run());
+  int status = -1;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+}
+
 void Work() {
   for (int i = 0; i < 100; ++i) hak_free(hak_malloc(3 * kMiB));
 }
@@ -123,18 +132,14 @@ TEST(Background, IsNotStartedByFree) {
   std::vector<void *> left = PeakOf(64 * kMiB);
   std::vector<void *> large;
   for (int i = 0; i < 300; ++i) large.push_back(hak_malloc(3 * kMiB));
-  pid_t child = fork();
-  if (child == 0) {
+  ExpectInChild([&] {
     for (void *p : large) {
       hak_free(p);
       usleep(1000);
     }
-    if (CountThreads() != 1) _exit(1);
-    _exit(ComesBeside(1) ? 0 : 2);
-  }
-  int status = -1;
-  ASSERT_EQ(waitpid(child, &status, 0), child);
-  EXPECT_EQ(status, 0);
+    if (CountThreads() != 1) return 1;
+    return ComesBeside(1) ? 0 : 2;
+  });
   FreeAll(large);
   FreeAll(left);
 }
@@ -155,34 +160,25 @@ TEST(Background, AChildOfAVforkStartsNone) {
 
 TEST(Background, AChildOfAForkGetsItsOwn) {
   std::vector<void *> left = PeakOf(64 * kMiB);
-  pid_t child = fork();
-  if (child == 0) {
+  ExpectInChild([&] {
     FreeAll(left);
     FreeAll(PeakOf(64 * kMiB));
-    _exit(Becomes([] { return SuperslabBytes() < 16 * kMiB; }) ? 0 : 1);
-  }
-  int status = -1;
-  ASSERT_EQ(waitpid(child, &status, 0), child);
-  EXPECT_EQ(status, 0);
+    return Becomes([] { return SuperslabBytes() < 16 * kMiB; }) ? 0 : 1;
+  });
   FreeAll(left);
 }
 
 // In less time than is between two ticks. In a child of a fork, where none runs yet.
 TEST(Background, ComesWithAPeakThatIsFollowedByNothing) {
-  pid_t child = fork();
-  if (child == 0) {
+  ExpectInChild([] {
     for (int i = 0; i < 12; ++i) hak_malloc(2 * kMiB - 4096);  // too few calls for a tick
-    _exit(Becomes([] { return CountThreads() == 2; }) ? 0 : 1);
-  }
-  int status = -1;
-  ASSERT_EQ(waitpid(child, &status, 0), child);
-  EXPECT_EQ(status, 0);
+    return Becomes([] { return CountThreads() == 2; }) ? 0 : 1;
+  });
 }
 
 // One block at a time, which the next malloc takes out of the cache.
 TEST(Background, GivesBackTheLastBlockOfHuge) {
-  pid_t child = fork();
-  if (child == 0) {
+  ExpectInChild([] {
     auto huge_cached = [] {
       hak_stats stats;
       hak_stats_read(&stats);
@@ -193,11 +189,8 @@ TEST(Background, GivesBackTheLastBlockOfHuge) {
       for (int i = 0; i < 100; ++i) hak_free(hak_malloc(40 * kMiB));
       return CountThreads() == 2;
     });
-    _exit(came && Becomes([&] { return huge_cached() == 0; }) ? 0 : 1);
-  }
-  int status = -1;
-  ASSERT_EQ(waitpid(child, &status, 0), child);
-  EXPECT_EQ(status, 0);
+    return came && Becomes([&] { return huge_cached() == 0; }) ? 0 : 1;
+  });
 }
 
 TEST(Background, AProgramWhoseThreadsHaveAllEndedEnds) {
