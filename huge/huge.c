@@ -511,6 +511,24 @@ void *hak_huge_malloc(struct hak_huge_heap *heap, size_t size, size_t alignment,
 
 // Free
 
+// Takes what the process keeps beyond its limit out of the cache; the list of it.
+static struct hak_huge *evict_excess_locked(struct hak_huge_heap *heap) HAK_REQUIRES(heap->lock) {
+  size_t excess_bytes = hak_min(hak_retain_excess(&heap->pool->retain), heap->cached_bytes);
+  return evict_locked(heap, heap->cached_bytes - excess_bytes, MAX_CACHED);
+}
+
+static void unmap_excess(struct hak_huge_heap *heap, struct hak_huge *excess) {
+  if (excess != NULL) hak_retain_gave_back_early(&heap->pool->retain, unmap_list(heap, excess));
+}
+
+void hak_huge_return_excess(struct hak_huge_heap *heap) {
+  if (hak_load_relaxed(&heap->cached_bytes) == 0 || hak_retain_excess(&heap->pool->retain) == 0) return;
+  hak_huge_lock(heap);
+  struct hak_huge *excess = evict_excess_locked(heap);
+  hak_huge_unlock(heap);
+  unmap_excess(heap, excess);
+}
+
 void hak_huge_free(struct hak_huge_heap *heap, void *p) {
   uint64_t now = heap->os->now_ms();
   hak_huge_lock(heap);
@@ -525,12 +543,11 @@ void hak_huge_free(struct hak_huge_heap *heap, void *p) {
   mapping->freed_ms = now;
   append_cached_locked(heap, mapping);
   struct hak_huge *surplus = evict_locked(heap, heap->diet ? 0 : SIZE_MAX, MAX_CACHED);
-  size_t excess_bytes = hak_min(hak_retain_excess(&heap->pool->retain), heap->cached_bytes);
-  struct hak_huge *excess = evict_locked(heap, heap->cached_bytes - excess_bytes, MAX_CACHED);
+  struct hak_huge *excess = evict_excess_locked(heap);
   struct hak_huge *expired = expired_locked(heap, now);
   hak_huge_unlock(heap);
   (void)unmap_list(heap, surplus);
-  if (excess != NULL) hak_retain_gave_back_early(&heap->pool->retain, unmap_list(heap, excess));
+  unmap_excess(heap, excess);
   unmap_expired(heap, expired);
 }
 

@@ -68,6 +68,11 @@ size_t hak_huge_usable_size(const void *p);
 // system calls.
 void *hak_huge_resize(struct hak_huge_heap *heap, void *p, size_t size, bool may_move);
 
+// Unmaps cached mappings, the longest unused first, as far as the process keeps more than its limit
+// (superslab/retain.h), which sinks while the process grows. Any thread; called on slow paths. Cost: where there is
+// nothing to do a few loads, else a lock, and a system call for each mapping.
+void hak_huge_return_excess(struct hak_huge_heap *heap);
+
 // Whether `p` lies in a live block. Walks them all, under the lock.
 bool hak_huge_owns(struct hak_huge_heap *heap, const void *p);
 

@@ -16,6 +16,7 @@ using hak_test::Fill;
 using hak_test::HugeTest;
 using hak_test::IsFilled;
 using hak_test::kDecayMs;
+using hak_test::kGiB;
 using hak_test::kKiB;
 using hak_test::kMiB;
 
@@ -33,6 +34,21 @@ TEST_F(HugeTest, WhatIsBeyondWhatTheProcessKeepsLeavesAtOnceUntilItIsMissed) {
   hak_huge_tick(&heap_);
   Free(Malloc(10 * kMiB));
   EXPECT_EQ(heap_.cached_bytes, 0u) << "it was not needed again";
+}
+
+TEST_F(HugeTest, WhatWasKeptLeavesWhenTheProcessHasGrownAndKeepsLess) {
+  pool_.retain.min_bytes = 4 * kMiB;
+  pool_.retain.learned_bytes = kGiB;
+  hak_retain_trimmed(&pool_.retain);
+  Free(Malloc(10 * kMiB));
+  hak_huge_return_excess(&heap_);
+  EXPECT_EQ(heap_.cached_bytes, 10 * kMiB) << "a process of 10 MiB may have 16 more";
+  hak_retain_took_pages(&pool_.retain, 60 * kMiB, 0);
+  hak_huge_return_excess(&heap_);
+  EXPECT_EQ(heap_.cached_bytes, 0u) << "one of 60 MiB an eighth";
+  EXPECT_EQ(Mapped(), 0u);
+  EXPECT_EQ(pool_.retain.ghost_bytes, 10 * kMiB) << "it may be missed yet";
+  hak_retain_lost_pages(&pool_.retain, 60 * kMiB);
 }
 
 TEST_F(HugeTest, WhatIsRefusedWasNotMissed) {

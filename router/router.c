@@ -154,6 +154,7 @@ static void *malloc_any(size_t size, size_t alignment, bool *zeroed) {
     if (HAK_UNLIKELY(p == NULL)) p = malloc_after_trim(process, size, alignment, zeroed);
     if (HAK_LIKELY(p != NULL)) {
       hak_background_look_if_wanted(process);
+      hak_huge_return_excess(&process->huge);
       return marked(p, size);
     }
   }

@@ -568,6 +568,22 @@ TEST(Router, TrimReturnsPagesOnceAndLeavesWhatIsLive) {
   }
 }
 
+// A program that has learned to keep a large block, and then grows by small ones.
+TEST(Router, WhatHugeKeepsLeavesWhenSmallBlocksTakeItsPlace) {
+  if (HAK_CONFIG_HARDENED) GTEST_SKIP() << "it keeps guards, which hold no pages";
+  hak_trim(0);
+  struct hak_stats stats;
+  for (int i = 0; i < 4; ++i) hak_free(hak_malloc(24 * kMiB));
+  hak_stats_read(&stats);
+  ASSERT_GE(stats.huge_cached_bytes, 24 * kMiB) << "it was wanted again and again";
+  std::vector<void *> blocks(100 * kMiB / 1000);
+  for (void *&p : blocks) p = hak_malloc(1000);
+  hak_stats_read(&stats);
+  EXPECT_EQ(stats.huge_cached_bytes, 0u);
+  for (void *p : blocks) hak_free(p);
+  hak_trim(0);
+}
+
 // Running out
 
 TEST(RouterOutOfMemory, ServesEverySizeAgainAfterMemoryWasFreed) {
