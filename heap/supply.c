@@ -81,6 +81,10 @@ static enum hak_demand demand(const struct hak_heap *heap, const struct hak_bin 
   return bin->n_fresh < HOT_RUNS ? HAK_DEMAND_WHOLE : HAK_DEMAND_MANY;
 }
 
+// What held pages before counts less among what a heap has taken since it last looked for kinds that are not in use
+// (heap.c): it may be of these.
+#define REUSED_PER_TAKEN 4
+
 // Of the first run of a kind little may be used, and its pages would stay with it. Whether they went back to the
 // operating system, so that the run is zero.
 static bool purge_first_run(struct hak_heap *heap, const struct hak_class *geometry, uintptr_t base) {
@@ -109,8 +113,9 @@ struct hak_slab *hak_slab_fresh(struct hak_heap *heap, const struct hak_class *g
   if (!zeroed) zeroed = purge_first_run(heap, geometry, base);
   if (zeroed) {
     hak_retain_lost_pages(retain, counted_bytes);
-  } else if (counted_bytes == 0) {
-    hak_retain_took_pages(retain, geometry->n_slabs * HAK_SLAB_BYTES, 0);
+  } else {
+    if (counted_bytes == 0) hak_retain_took_pages(retain, geometry->n_slabs * HAK_SLAB_BYTES, 0);
+    heap->taken_bytes += geometry->n_slabs * HAK_SLAB_BYTES / REUSED_PER_TAKEN;
   }
   ++bin->n_fresh;
 
