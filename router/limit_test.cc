@@ -166,6 +166,25 @@ TEST_F(Limit, HoldsForSizesInTurn) {
   for (auto &[p, size] : blocks) hak_free(p);
 }
 
+// Nor does what a block that grows gets beyond what it needs.
+TEST_F(Limit, AllowsForWhatReallocNeeds) {
+  SetLimit("64m");
+  Block *all = nullptr;
+  void *p = Malloc(1000);
+  Fill(1100, &all, 3300);
+  void *next = Malloc(1100);  // alone, it would give back a page
+  Fill(1100, &all, 3300);
+  for (size_t size : {32 * kKiB, 4 * kKiB, size_t{1400}, size_t{1250}}) Fill(size, &all);
+  ASSERT_EQ(hak_malloc(1250), nullptr);
+  hak_free(next);
+  errno = 7;
+  p = hak_realloc(p, 1100);
+  EXPECT_NE(p, nullptr);
+  EXPECT_EQ(errno, 7);
+  FreeAll(&all);
+  hak_free(p);
+}
+
 TEST_F(Limit, AllowsForWhatReallocMovesWithoutACopy) {
   SetLimit("64m");
   auto *p = static_cast<char *>(Malloc(40 * kMiB));

@@ -20,6 +20,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/poison.h"
 #include "platform/report.h"
 #include "router/hakmem.h"
 #include "router/test_router.h"
@@ -171,6 +172,22 @@ TEST(Router, ReallocOfTheSmallestBlockKeepsIt) {
   if (HAK_CONFIG_HARDENED) GTEST_SKIP() << "with its seal it is not the smallest";
   void *p = hak_malloc(16);
   for (size_t size = 16; size != 0; --size) EXPECT_EQ(hak_realloc(p, size), p) << size;
+  hak_free(p);
+}
+
+// From 1 byte to 32 KiB there are a hundred sizes of blocks.
+TEST(Router, ReallocByOneByteMovesTheBlockOnceInAQuarterOfIt) {
+  if (HAK_CONFIG_HARDENED || HAK_POISON) GTEST_SKIP() << "a block ends where the program has said";
+  void *p = hak_malloc(1);
+  int n_moves = 0;
+  for (size_t size = 2; size <= 32 * kKiB; ++size) {
+    void *old = p;
+    const size_t old_bytes = hak_usable_size(p);
+    p = hak_realloc(p, size);
+    n_moves += p != old ? 1 : 0;
+    ASSERT_LE(hak_usable_size(p), std::max(old_bytes + old_bytes / 2, size_t{32})) << size;
+  }
+  EXPECT_LE(n_moves, 36);
   hak_free(p);
 }
 
