@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
 #include "base/compiler.h"
@@ -118,6 +119,32 @@ TEST_F(Recent, AreAllThatIsAtHandOfMidAndNothingOfTiny) {
   EXPECT_FALSE(hak_cache_push(&thread.cache, tiny[0], &miss));
   EXPECT_FALSE(hak_cache_push_recent(&thread.cache, tiny[0], miss));
   thread.FreeAll(tiny);
+}
+
+TEST_F(Recent, AreTakenWithoutABranchAsWithOne) {
+  Thread thread(&heaps_);
+  hak_cache *cache = &thread.cache;
+  const auto no_kind_of_tiny = size_t{HAK_KIND_TINY_LAST} + 1000;
+  std::vector<void *> all;
+  for (uint32_t kind : {uint32_t{HAK_KIND_TINY_FIRST}, uint32_t{HAK_KIND_TINY_LAST}, kSmallKind, kMidKind,
+                        uint32_t{HAK_KIND_MID_LAST}}) {
+    SCOPED_TRACE(kind);
+    const bool is_mid = kind >= HAK_KIND_MID_FIRST;
+    auto pop_either = [&] {
+      return hak_cache_pop_either(cache, is_mid ? no_kind_of_tiny : kind, is_mid ? kind : kMidKind);
+    };
+    EXPECT_EQ(pop_either(), nullptr) << "there is none yet";
+    void *p = thread.Malloc(kind);
+    const hak_at_hand before = cache->at_hand;
+    void *expected = TakeAtHand(cache, kind);
+    ASSERT_NE(expected, nullptr);
+    const hak_at_hand after = cache->at_hand;
+    cache->at_hand = before;
+    EXPECT_EQ(pop_either(), expected);
+    EXPECT_EQ(memcmp(&cache->at_hand, &after, sizeof after), 0);
+    all.insert(all.end(), {p, expected});
+  }
+  thread.FreeAll(all);
 }
 
 TEST_F(Recent, AreUsedBlocksForTheirSlabAndNoMoreThanAFew) {

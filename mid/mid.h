@@ -70,7 +70,7 @@ static inline size_t hak_mid_block_bytes(size_t kind) { return hak_mid_blocks[ki
 static inline size_t hak_mid_kind_aligned(size_t size, size_t alignment) {
   size = hak_max(size, HAK_MID_SIZE_MIN);
   size_t bytes = hak_round_up(size, alignment);
-  if (bytes > HAK_MID_SHORT_RUN_SIZE) bytes = hak_round_up(size, 2 * alignment);
+  bytes = hak_round_up(size, alignment << (bytes > HAK_MID_SHORT_RUN_SIZE));
   if (bytes > HAK_MID_SIZE_MAX) return HAK_KIND_MID_LAST + 1;
   const uint8_t *kinds = alignment <= HAK_MID_ALIGNMENT ? hak_mid_kinds : hak_mid_kinds_aligned;
   return kinds[hak_mid_step(bytes)];

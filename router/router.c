@@ -512,10 +512,9 @@ static HAK_ALWAYS_INLINE void *aligned_cached(size_t size, size_t alignment) {
     return alignment <= HAK_ACE_PAGE_BYTES ? hak_ace_cache_pop(&hak_thread_ace_cache, size) : NULL;
   }
   if (alignment > HAK_MID_SIZE_MAX) return NULL;
-  size_t kind = hak_tiny_kind_aligned(size, alignment);
-  if (kind <= HAK_KIND_TINY_LAST) return hak_cache_pop(&hak_thread_cache, kind);
-  kind = hak_mid_kind_aligned(size, alignment);
-  return kind <= HAK_KIND_MID_LAST ? hak_cache_pop_recent(&hak_thread_cache, kind) : NULL;
+  size_t mid_kind = hak_mid_kind_aligned(size, alignment);
+  if (HAK_UNLIKELY(mid_kind > HAK_KIND_MID_LAST)) return NULL;
+  return hak_cache_pop_either(&hak_thread_cache, hak_tiny_kind_aligned(size, alignment), mid_kind);
 }
 
 HAK_EXPORT void *hak_aligned_alloc(size_t alignment, size_t size) {
