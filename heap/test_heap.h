@@ -4,6 +4,8 @@
 #define HAKMEM_HEAP_TEST_HEAP_H_
 
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -12,8 +14,10 @@
 #include <random>
 #include <vector>
 
+#include "base/compiler.h"
 #include "heap/heap.h"
 #include "heap/slab.h"
+#include "platform/lock.h"
 #include "platform/os_fake.h"
 #include "superslab/layout.h"
 #include "superslab/pool.h"
@@ -141,6 +145,11 @@ class HeapTest : public ::testing::Test {
     EXPECT_EQ(pool_.retain.limit.held_bytes, 0u);
   }
 
+  bool TickAfter(uint64_t ms, const Thread &visitor) {
+    hak_os_fake_advance_ms(ms);
+    return hak_heap_set_tick(&heaps_, &visitor.cache);
+  }
+
   // Where all runs in use are of the shortest.
   size_t RunsUsed() const { return pool_.n_slabs_used * HAK_SLAB_BYTES / kRunBytes; }
 
@@ -153,6 +162,37 @@ class HeapTest : public ::testing::Test {
   hak_pool pool_;
   hak_heap_set heaps_;
 };
+
+// How many caches of threads that are gone a fork's child was given.
+inline int n_orphaned;
+inline void CountOrphaned(hak_cache *cache) {
+  EXPECT_EQ(cache->heap, nullptr);
+  ++n_orphaned;
+}
+
+// Forks as router/process.c does, and runs `in_child` in the child; it returns whether all is well there. What locks
+// are held on a way that does not return is unchecked.
+template <typename F>
+HAK_LOCKS_UNCHECKED void ExpectInChild(hak_heap_set *heaps, const hak_cache *cache, F in_child) {
+  hak_heap_set_before_fork(heaps, cache);
+  hak_pool_lock(heaps->pool);
+  hak_lock_all_held = true;
+  pid_t child = fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    hak_heap_set_orphan_all(heaps, cache, CountOrphaned);
+    hak_lock_all_held = false;
+    hak_pool_unlock(heaps->pool);
+    hak_heap_set_after_fork_in_child(heaps);
+    _exit(in_child() ? 0 : 1);
+  }
+  hak_lock_all_held = false;
+  hak_pool_unlock(heaps->pool);
+  hak_heap_set_after_fork_in_parent(heaps);
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+}
 
 // A tier of equal blocks, as its test describes it.
 struct BlockTier {

@@ -1,18 +1,11 @@
 // Visits: what one thread does to the heaps of others, and what a fork's child does to those of threads that are gone.
 // Most tests play several threads by turns; where waiting or a race is the point, the threads are real.
 #include <gtest/gtest.h>
-#include <pthread.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <atomic>
 #include <cstdint>
 #include <cstring>
-#include <functional>
 #include <mutex>
-#include <new>
 #include <random>
 #include <set>
 #include <thread>
@@ -30,11 +23,13 @@
 namespace {
 
 using hak_test::ClassOf;
+using hak_test::ExpectInChild;
 using hak_test::kBytes;
 using hak_test::kKind;
 using hak_test::kMidKind;
 using hak_test::kPageBytes;
 using hak_test::kRunBytes;
+using hak_test::n_orphaned;
 using hak_test::SlabOf;
 using hak_test::ThinOut;
 using hak_test::Thread;
@@ -46,11 +41,6 @@ class Visit : public hak_test::HeapTest {
   // Full slabs, and one block of the current one.
   static std::vector<void *> MallocSlabs(Thread *thread) {
     return thread->MallocMany(kKind, kSlabs * ClassOf(kKind).n_blocks + 1);
-  }
-
-  bool TickAfter(uint64_t ms, const Thread &visitor) {
-    hak_os_fake_advance_ms(ms);
-    return hak_heap_set_tick(&heaps_, &visitor.cache);
   }
 };
 
@@ -386,36 +376,6 @@ TEST_F(Visit, NoForkHandlerOfAnotherLibraryLetsTheOwnersIn) {
   EXPECT_EQ(owner.cache.seat->owner_id, owner.cache.heap->id);
 }
 
-int n_orphaned;
-void CountOrphaned(hak_cache *cache) {
-  EXPECT_EQ(cache->heap, nullptr);
-  ++n_orphaned;
-}
-
-// Forks as router/process.c does, and runs `in_child` in the child; it returns whether all is well there. What locks
-// are held on a way that does not return is unchecked.
-template <typename F>
-HAK_LOCKS_UNCHECKED void ExpectInChild(hak_heap_set *heaps, const hak_cache *cache, F in_child) {
-  hak_heap_set_before_fork(heaps, cache);
-  hak_pool_lock(heaps->pool);
-  hak_lock_all_held = true;
-  pid_t child = fork();
-  ASSERT_GE(child, 0);
-  if (child == 0) {
-    hak_heap_set_orphan_all(heaps, cache, CountOrphaned);
-    hak_lock_all_held = false;
-    hak_pool_unlock(heaps->pool);
-    hak_heap_set_after_fork_in_child(heaps);
-    _exit(in_child() ? 0 : 1);
-  }
-  hak_lock_all_held = false;
-  hak_pool_unlock(heaps->pool);
-  hak_heap_set_after_fork_in_parent(heaps);
-  int status = 0;
-  ASSERT_EQ(waitpid(child, &status, 0), child);
-  EXPECT_EQ(status, 0);
-}
-
 TEST_F(Visit, AForksChildReusesAllMemoryOfTheThreadsThatAreGone) {
   Thread forking(&heaps_);
   Thread first(&heaps_);
@@ -459,154 +419,6 @@ TEST_F(Visit, AForksChildMayFreeBlocksOfHeapsThatCouldNotBeVisited) {
     return n_orphaned == 0 && all.size() == own.size() && RunsUsed() == 2 * (kSlabs + 1);
   });
   other.FreeAll(blocks);
-}
-
-// Threads that ended without a word
-
-// Runs `work` in a thread that ends by the system call alone, and takes its cache, as its thread-local memory, away, or
-// leaves other memory there.
-void RunInLostThread(hak_heap_set *heaps, const std::function<void(hak_cache *cache)> &work, bool unmap = true) {
-  void *page = mmap(nullptr, sizeof(hak_cache), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  ASSERT_NE(page, MAP_FAILED);
-  auto *cache = new (page) hak_cache HAK_CACHE_INIT;
-  std::function<void()> all = [&] {
-    EXPECT_TRUE(hak_heap_attach(heaps, cache));
-    work(cache);
-    syscall(SYS_exit, 0);
-  };
-  auto run = [](void *argument) -> void * {
-    (*static_cast<std::function<void()> *>(argument))();
-    return nullptr;
-  };
-  pthread_t thread;
-  ASSERT_EQ(pthread_create(&thread, nullptr, run, &all), 0);
-  ASSERT_EQ(pthread_join(thread, nullptr), 0);
-  if (unmap) {
-    munmap(page, sizeof(hak_cache));
-  } else {
-    memset(page, 0x5a, sizeof(hak_cache));
-  }
-}
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr bool kSanitizersNeedTheEnd = true;
-#else
-constexpr bool kSanitizersNeedTheEnd = false;
-#endif
-
-class LostThread : public Visit {
- protected:
-  void SetUp() override {
-    Visit::SetUp();
-    if (kSanitizersNeedTheEnd) GTEST_SKIP() << "the sanitizer keeps account of each thread's end";
-  }
-
-  // A whole slab: nothing is left at hand.
-  void MallocSlabInLostThread(bool unmap = true) {
-    auto work = [this](hak_cache *cache) {
-      while (blocks_.size() < ClassOf(kKind).n_blocks) blocks_.push_back(hak_test::Malloc(cache, kKind));
-      heap_ = cache->heap;
-    };
-    RunInLostThread(&heaps_, work, unmap);
-  }
-
-  void ExpectThatAForksChildLeavesItsCacheAlone() {
-    Thread forking(&heaps_);
-    ExpectInChild(&heaps_, &forking.cache, [&] {
-      if (n_orphaned != 0 || heaps_.n_attached != 1) return false;
-      forking.FreeAll(blocks_);
-      hak_heap_detach(&forking.cache);
-      hak_heap_set_trim(&heaps_, nullptr);
-      return pool_.n_slabs_used == 0;
-    });
-    forking.FreeAll(blocks_);
-  }
-
-  std::vector<void *> blocks_;
-  const hak_heap *heap_ = nullptr;
-};
-
-TEST_F(LostThread, ATrimMakesItsHeapAnOrphan) {
-  MallocSlabInLostThread();
-  Thread other(&heaps_);
-  EXPECT_EQ(heaps_.n_attached, 2u);
-  hak_heap_set_trim(&heaps_, &other.cache);
-  EXPECT_EQ(heaps_.n_attached, 1u);
-  Thread successor(&heaps_);
-  EXPECT_EQ(successor.cache.heap, heap_);
-  successor.FreeAll(blocks_);
-}
-
-TEST_F(LostThread, ATickMakesItsHeapAnOrphan) {
-  MallocSlabInLostThread();
-  Thread other(&heaps_);
-  TickAfter(HAK_POOL_PURGE_DELAY_MS, other);
-  EXPECT_EQ(heaps_.n_attached, 1u);
-  Thread successor(&heaps_);
-  EXPECT_EQ(successor.cache.heap, heap_);
-  successor.FreeAll(blocks_);
-}
-
-TEST_F(LostThread, WhatItGatheredIsPublished) {
-  Thread owner(&heaps_);
-  void *p = owner.Malloc(kKind);
-  RunInLostThread(&heaps_, [&](hak_cache *cache) { hak_heap_free(cache, p, "free"); });
-  EXPECT_EQ(owner.cache.heap->mail, nullptr);
-  hak_heap_set_trim(&heaps_, &owner.cache);
-  EXPECT_NE(owner.cache.heap->mail, nullptr);
-}
-
-TEST_F(LostThread, WhatItHadAtHandStaysInUse) {
-  void *block = nullptr;
-  RunInLostThread(&heaps_, [&](hak_cache *cache) { block = hak_test::Malloc(cache, kKind); });
-  Thread other(&heaps_);
-  hak_heap_set_trim(&heaps_, &other.cache);
-  const hak_slab *slab = SlabOf(block);
-  const uint32_t n_carved = hak_slab_used(slab);
-  EXPECT_GT(n_carved, 1u);
-  for (uint32_t i = 0; i < n_carved; ++i) other.Free(reinterpret_cast<char *>(slab->base) + i * slab->block_bytes);
-  hak_heap_flush(&other.cache);
-}
-
-TEST_F(LostThread, WhatItsPredecessorHadAtHandIsNotHandedOutAgain) {
-  void *first = nullptr;
-  {
-    Thread predecessor(&heaps_);
-    first = predecessor.Malloc(kKind);
-  }
-  std::set<void *> lost;
-  RunInLostThread(&heaps_, [&](hak_cache *cache) {
-    while (void *p = hak_test::TakeAtHand(cache, kKind)) lost.insert(p);
-  });
-  EXPECT_FALSE(lost.empty());
-  Thread other(&heaps_);
-  hak_heap_set_trim(&heaps_, &other.cache);
-  Thread successor(&heaps_);
-  std::vector<void *> blocks = successor.MallocSlab(kKind);
-  for (void *p : blocks) EXPECT_EQ(lost.count(p), 0u);
-  successor.FreeAll(blocks);
-  for (void *p : lost) successor.Free(p);
-  successor.Free(first);
-}
-
-TEST_F(LostThread, AForksChildLeavesItsCacheAlone) {
-  MallocSlabInLostThread();
-  ExpectThatAForksChildLeavesItsCacheAlone();
-}
-
-TEST_F(LostThread, AForksChildLeavesAloneWhatLiesWhereItsCacheWas) {
-  MallocSlabInLostThread(/*unmap=*/false);
-  ExpectThatAForksChildLeavesItsCacheAlone();
-}
-
-// Nobody knows in what state the heap is.
-TEST_F(LostThread, AForkDoesNotWaitForOneThatWasAtWork) {
-  RunInLostThread(&heaps_, [](hak_cache *cache) { hak_store_relaxed(&cache->seat->inside, 1); });
-  Thread forking(&heaps_);
-  ExpectInChild(&heaps_, &forking.cache, [&] { return n_orphaned == 0 && heaps_.n_attached == 1; });
-  EXPECT_EQ(heaps_.n_attached, 1u);
-  Thread other(&heaps_);
-  EXPECT_EQ(heaps_.newest_orphan, nullptr) << "nor is it given to anybody";
 }
 
 // Real threads
