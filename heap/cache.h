@@ -161,7 +161,8 @@ static HAK_ALWAYS_INLINE void *hak_cache_pop_either(struct hak_cache *cache, siz
   uintptr_t *first = (uintptr_t *)((uintptr_t)at_hand + (offsetof(struct hak_at_hand, recent) & is_mid)) + index;
   uintptr_t block = *first;
   if (HAK_UNLIKELY(hak_list_is_empty(block))) return NULL;
-  at_hand->recent_room[index & is_mid] += (int16_t)(is_mid & 1);
+  int16_t *room = &at_hand->recent_room[index & is_mid];
+  *room = (int16_t)(*room + (int)(is_mid & 1));
   *first = hak_link_get(block);
   hak_block_unpoison(block, (tiny_kind & ~is_mid) | (mid_kind & is_mid));
   return (void *)block;

@@ -344,8 +344,8 @@ void hak_recent_return(struct hak_at_hand *at_hand) {
 // stay when the program has dropped all it had. So a heap that takes more memory, or gives back much, and with each
 // tick, looks for kinds that are not in use any more: since the last look they took no slab and no strip, and their
 // list, or Mid's recent blocks, begins with the same block. Their slabs cease to be current, and what is freed in them
-// counts. That takes a walk over all that they have free. A kind that is in use after all (its blocks are freed before
-// the next is wanted) gets its slab back with the next malloc that asks for it.
+// counts. That takes a walk over all that they have free. A kind that is in use after all, whose last block is freed
+// before the next is wanted, takes a run anew with the next malloc, which must be no reason for another look.
 #define LOOK_TAKEN_BYTES ((size_t)512 * 1024)
 #define LOOK_RETURNED_BYTES ((size_t)4 * 1024 * 1024)
 
@@ -365,15 +365,18 @@ static void return_unused_kinds(struct hak_cache *cache) {
     }
     if (is_mid) return_recent(&cache->at_hand, kind);
     hak_bin_return_current(heap, kind, &cache->at_hand.list[kind]);
+    heap->bin[kind].was_unused = true;
   }
 }
 
-// The same where memory is wanted back.
+// The same where much was given back, and with a tick: then recent blocks of all kinds go home.
 static void look_for_unused_kinds(struct hak_cache *cache) {
-  cache->heap->returned_bytes = 0;
   hak_recent_return(&cache->at_hand);
   return_unused_kinds(cache);
+  cache->heap->returned_bytes = 0;  // last: what it gives back is no reason for another look
 }
+
+// All of it
 
 bool hak_heap_refill(struct hak_cache *cache, const struct hak_class *geometry) {
   struct hak_at_hand *at_hand = &cache->at_hand;

@@ -38,6 +38,7 @@ struct hak_bin {
   uint32_t n_counted;            // SPARSE slabs that are counted (slab.h)
   uint32_t n_fresh;              // slabs taken from the pool since the last trim: how hot the kind is
   uint32_t n_borrowed;           // blocks of a larger kind that were taken instead
+  bool was_unused;               // a look has found it so, and it has taken no run since
 };
 
 // Empty runs that a heap keeps for its next refills: so many slabs in all, and so many runs.

@@ -81,10 +81,6 @@ static enum hak_demand demand(const struct hak_heap *heap, const struct hak_bin 
   return bin->n_fresh < HOT_RUNS ? HAK_DEMAND_WHOLE : HAK_DEMAND_MANY;
 }
 
-// What held pages before counts less among what a heap has taken since it last looked for kinds that are not in use
-// (heap.c): it may be of these.
-#define REUSED_PER_TAKEN 4
-
 // Of the first run of a kind little may be used, and its pages would stay with it. Whether they went back to the
 // operating system, so that the run is zero.
 static bool purge_first_run(struct hak_heap *heap, const struct hak_class *geometry, uintptr_t base) {
@@ -94,6 +90,13 @@ static bool purge_first_run(struct hak_heap *heap, const struct hak_class *geome
   if (!pool->os->purge((void *)base, geometry->n_slabs * HAK_SLAB_BYTES)) return false;
   hak_limit_give_back(&pool->retain.limit, geometry->n_slabs * HAK_SLAB_BYTES);
   return true;
+}
+
+// Counts a run that held pages before among what the heap has taken since it last looked for kinds that are not in use
+// (heap.c): a part of it, since it may have been one of these; and nothing if `bin` takes it because of such a look.
+#define TAKEN_PER_REUSED 4
+static void count_reused(struct hak_heap *heap, struct hak_bin *bin, size_t run_bytes) {
+  if (!bin->was_unused) heap->taken_bytes += run_bytes / TAKEN_PER_REUSED;
 }
 
 struct hak_slab *hak_slab_fresh(struct hak_heap *heap, const struct hak_class *geometry) {
@@ -115,8 +118,9 @@ struct hak_slab *hak_slab_fresh(struct hak_heap *heap, const struct hak_class *g
     hak_retain_lost_pages(retain, counted_bytes);
   } else {
     if (counted_bytes == 0) hak_retain_took_pages(retain, geometry->n_slabs * HAK_SLAB_BYTES, 0);
-    heap->taken_bytes += geometry->n_slabs * HAK_SLAB_BYTES / REUSED_PER_TAKEN;
+    count_reused(heap, bin, geometry->n_slabs * HAK_SLAB_BYTES);
   }
+  bin->was_unused = false;
   ++bin->n_fresh;
 
   struct hak_slab *slab = hak_slab_at(base);

@@ -511,20 +511,36 @@ void *hak_huge_malloc(struct hak_huge_heap *heap, size_t size, size_t alignment,
 
 // Free
 
-// Takes what the process keeps beyond its limit out of the cache; the list of it.
-static struct hak_huge *evict_excess_locked(struct hak_huge_heap *heap) HAK_REQUIRES(heap->lock) {
-  size_t excess_bytes = hak_min(hak_retain_excess(&heap->pool->retain), heap->cached_bytes);
-  return evict_locked(heap, heap->cached_bytes - excess_bytes, MAX_CACHED);
+// Takes the longest unused mappings out of the cache, for as long as the process keeps too much, and that is at least
+// so large a part of the next; the list of them. Guards hold no pages.
+static struct hak_huge *evict_excess_locked(struct hak_huge_heap *heap, size_t least_part) HAK_REQUIRES(heap->lock) {
+  struct hak_huge *evicted = NULL;
+  struct hak_huge *next;
+  for (struct hak_huge *mapping = heap->cached_first; mapping != NULL; mapping = next) {
+    next = mapping->next;
+    if (mapping->clean) continue;
+    size_t excess_bytes = hak_retain_excess(&heap->pool->retain);
+    if (excess_bytes == 0 || excess_bytes < bytes_of(mapping) / least_part) break;
+    unlink_cached_locked(heap, mapping);
+    mapping->next = evicted;
+    evicted = mapping;
+  }
+  return evicted;
 }
 
 static void unmap_excess(struct hak_huge_heap *heap, struct hak_huge *excess) {
   if (excess != NULL) hak_retain_gave_back_early(&heap->pool->retain, unmap_list(heap, excess));
 }
 
+// What was just freed is given back whatever the excess; of what was kept, a whole mapping for a little would be missed
+// by a program that works in phases, at whose peaks the limit ends.
+#define ANY_PART SIZE_MAX
+#define HALF 2
+
 void hak_huge_return_excess(struct hak_huge_heap *heap) {
   if (hak_load_relaxed(&heap->cached_bytes) == 0 || hak_retain_excess(&heap->pool->retain) == 0) return;
   hak_huge_lock(heap);
-  struct hak_huge *excess = evict_excess_locked(heap);
+  struct hak_huge *excess = evict_excess_locked(heap, HALF);
   hak_huge_unlock(heap);
   unmap_excess(heap, excess);
 }
@@ -543,7 +559,7 @@ void hak_huge_free(struct hak_huge_heap *heap, void *p) {
   mapping->freed_ms = now;
   append_cached_locked(heap, mapping);
   struct hak_huge *surplus = evict_locked(heap, heap->diet ? 0 : SIZE_MAX, MAX_CACHED);
-  struct hak_huge *excess = evict_excess_locked(heap);
+  struct hak_huge *excess = evict_excess_locked(heap, ANY_PART);
   struct hak_huge *expired = expired_locked(heap, now);
   hak_huge_unlock(heap);
   (void)unmap_list(heap, surplus);

@@ -30,9 +30,10 @@ void hak_free(void *p);
 void *hak_calloc(size_t n, size_t size);
 
 // Changes the size of block `p` to `size` bytes, keeping the content up to the smaller of both sizes; the block may
-// move, and to 32 KiB becomes longer by a quarter then, if there is memory for that, for a program that appends piece
-// by piece. NULL as `p` means malloc. Size 0 frees `p` and returns NULL, as glibc does. On failure NULL and ENOMEM, and
-// `p` stays as it was. A pointer that is not a live block stops the program, as with hak_free.
+// move. NULL as `p` means malloc. Size 0 frees `p` and returns NULL, as glibc does. On failure NULL and ENOMEM, and `p`
+// stays as it was. A pointer that is not a live block stops the program, as with hak_free. A block of at most 32 KiB
+// that has to move to grow by less than a quarter of it becomes longer by that quarter, for programs that append piece
+// by piece; not so in the hardened library, with HAKMEM_TINY_MEM_DIET, and where memory is short.
 void *hak_realloc(void *p, size_t size);
 
 // hak_realloc(p, n * size), failing with ENOMEM where the product overflows.

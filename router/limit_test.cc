@@ -166,21 +166,25 @@ TEST_F(Limit, HoldsForSizesInTurn) {
   for (auto &[p, size] : blocks) hak_free(p);
 }
 
-// Nor does what a block that grows gets beyond what it needs.
-TEST_F(Limit, AllowsForWhatReallocNeeds) {
+// For what a block that grows gets beyond its need nothing is given back, and nobody is told.
+TEST_F(Limit, IsNoConcernOfABlockThatGrowsIntoOneAtHand) {
   SetLimit("64m");
   Block *all = nullptr;
   void *p = Malloc(1000);
   Fill(1100, &all, 3300);
-  void *next = Malloc(1100);  // alone, it would give back a page
+  void *next = Malloc(1100);
   Fill(1100, &all, 3300);
   for (size_t size : {32 * kKiB, 4 * kKiB, size_t{1400}, size_t{1250}}) Fill(size, &all);
   ASSERT_EQ(hak_malloc(1250), nullptr);
+  void *unused = Malloc(16);  // a trim would return its page
+  const size_t held = Held();
+  hak_free(unused);
   hak_free(next);
   errno = 7;
   p = hak_realloc(p, 1100);
   EXPECT_NE(p, nullptr);
   EXPECT_EQ(errno, 7);
+  EXPECT_EQ(Held(), held);
   FreeAll(&all);
   hak_free(p);
 }

@@ -144,6 +144,12 @@ static void *malloc_after_trim(struct hak_process *process, size_t size, size_t 
   return p;
 }
 
+// What a thread that was served by a slow way does for the process.
+static void look_around(struct hak_process *process) {
+  hak_background_look_if_wanted(process);
+  hak_huge_return_excess(&process->huge);
+}
+
 static void *malloc_any(size_t size, size_t alignment, bool *zeroed) {
   struct hak_process *process = hak_process_get();
   hak_process_tick();
@@ -153,8 +159,7 @@ static void *malloc_any(size_t size, size_t alignment, bool *zeroed) {
     // What one tier keeps for later may be what another one lacks now.
     if (HAK_UNLIKELY(p == NULL)) p = malloc_after_trim(process, size, alignment, zeroed);
     if (HAK_LIKELY(p != NULL)) {
-      hak_background_look_if_wanted(process);
-      hak_huge_return_excess(&process->huge);
+      look_around(process);
       return marked(p, size);
     }
   }
@@ -381,6 +386,13 @@ static HAK_COLD void shrink(void *p, size_t size) {
   if (kind == HAK_KIND_HUGE) (void)hak_huge_resize(&process->huge, p, size, false);
 }
 
+// Moves `bytes` bytes of block `p` into the block `moved`.
+static void *move_into(void *moved, void *p, size_t bytes) {
+  memcpy(moved, p, bytes);
+  free_for(p, "realloc");
+  return moved;
+}
+
 // Moves the content of block `p` of `old_bytes` into a block for `size` bytes.
 static void *move(void *p, size_t old_bytes, size_t size) {
   bool grows = size > old_bytes;
@@ -393,9 +405,7 @@ static void *move(void *p, size_t old_bytes, size_t size) {
     errno = saved_errno;
     return p;
   }
-  memcpy(moved, p, hak_min(old_bytes, size));
-  free_for(p, "realloc");
-  return moved;
+  return move_into(moved, p, hak_min(old_bytes, size));
 }
 
 // Whether a block of `bytes` would be mostly empty with `size` of them in use. Half of a size that has a block of its
@@ -475,18 +485,28 @@ static HAK_ALWAYS_INLINE size_t plain_block_bytes(const void *p) {
   return HAK_CONFIG_HARDENED || HAK_POISON || !is_block ? 0 : bytes_of_kind(kind);
 }
 
+// A block for `size` bytes, HAK_MID_SIZE_MAX at most, more than are needed: NULL on a diet, and where memory is short.
+static void *malloc_more(size_t size) {
+  struct hak_process *process = hak_process_get();
+  if (process->config.tiny_mem_diet) return NULL;
+  struct hak_cache *cache = &hak_thread_cache;
+  bool is_tiny = size <= HAK_TINY_SIZE_MAX;
+  void *p = is_tiny ? hak_cache_pop(cache, hak_tiny_kind(size)) : hak_cache_pop_recent(cache, hak_mid_kind(size));
+  if (HAK_LIKELY(p != NULL)) return p;
+  hak_process_tick();
+  p = malloc_block(process, size, HAK_BLOCK_ALIGNMENT, false);
+  if (p != NULL) look_around(process);
+  return p;
+}
+
 // A block that grows becomes longer by this part of it at least: a program that appends piece by piece would have it
 // copied each time. (As in gperftools' tcmalloc.)
 #define GROWTH_DIVISOR 4
 
 static void *move_plain(void *p, size_t bytes, size_t size) {
   size_t least = hak_min(bytes + bytes / GROWTH_DIVISOR, HAK_MID_SIZE_MAX);
-  if (size <= bytes || size >= least) return move(p, bytes, size);
-  int saved_errno = errno;
-  void *moved = move(p, bytes, least);
-  if (HAK_LIKELY(moved != NULL)) return moved;
-  errno = saved_errno;
-  return move(p, bytes, size);
+  void *longer = size > bytes && size < least ? malloc_more(least) : NULL;
+  return longer != NULL ? move_into(longer, p, bytes) : move(p, bytes, size);
 }
 
 HAK_EXPORT void *hak_realloc(void *p, size_t size) {

@@ -601,6 +601,29 @@ TEST(Router, WhatHugeKeepsLeavesWhenSmallBlocksTakeItsPlace) {
   hak_trim(0);
 }
 
+// In the hardened library, where what Huge keeps is a guard. That the process keeps too much of other memory then is
+// what the phases are for, after which it may keep less than it does.
+TEST(Router, AGuardStaysWhateverTheProcessKeeps) {
+  if (!HAK_CONFIG_HARDENED) GTEST_SKIP() << "nothing is a guard";
+  hak_trim(0);
+  std::vector<void *> blocks(30000);
+  for (int phase = 0; phase < 6; ++phase) {
+    for (void *&p : blocks) p = hak_malloc(1000);
+    for (void *p : blocks) hak_free(p);
+  }
+  hak_free(hak_malloc(4 * kMiB));
+  struct hak_stats stats;
+  hak_stats_read(&stats);
+  const size_t guarded = stats.huge_cached_bytes;
+  std::vector<void *> huge(20);
+  for (void *&p : huge) p = hak_malloc(2500 * 1000);
+  for (size_t size = 64; size < 1064; ++size) hak_free(hak_malloc(size));
+  hak_stats_read(&stats);
+  EXPECT_EQ(stats.huge_cached_bytes, guarded);
+  for (void *p : huge) hak_free(p);
+  hak_trim(0);
+}
+
 // Running out
 
 TEST(RouterOutOfMemory, ServesEverySizeAgainAfterMemoryWasFreed) {
