@@ -376,7 +376,7 @@ static void look_for_unused_kinds(struct hak_cache *cache) {
   cache->heap->returned_bytes = 0;  // last: what it gives back is no reason for another look
 }
 
-// All of it
+// Refill, as a whole
 
 bool hak_heap_refill(struct hak_cache *cache, const struct hak_class *geometry) {
   struct hak_at_hand *at_hand = &cache->at_hand;

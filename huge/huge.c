@@ -511,16 +511,21 @@ void *hak_huge_malloc(struct hak_huge_heap *heap, size_t size, size_t alignment,
 
 // Free
 
+// What was just freed is given back whatever the excess; of what was kept, a whole mapping for a little would be missed
+// by a program that works in phases, at whose peaks the limit ends.
+#define ANY_PART SIZE_MAX
+#define HALF 2
+
 // Takes the longest unused mappings out of the cache, for as long as the process keeps too much, and that is at least
-// so large a part of the next; the list of them. Guards hold no pages.
-static struct hak_huge *evict_excess_locked(struct hak_huge_heap *heap, size_t least_part) HAK_REQUIRES(heap->lock) {
+// the next one's bytes by `divisor`; the list of them. Guards hold no pages.
+static struct hak_huge *evict_excess_locked(struct hak_huge_heap *heap, size_t divisor) HAK_REQUIRES(heap->lock) {
   struct hak_huge *evicted = NULL;
   struct hak_huge *next;
   for (struct hak_huge *mapping = heap->cached_first; mapping != NULL; mapping = next) {
     next = mapping->next;
     if (mapping->clean) continue;
     size_t excess_bytes = hak_retain_excess(&heap->pool->retain);
-    if (excess_bytes == 0 || excess_bytes < bytes_of(mapping) / least_part) break;
+    if (excess_bytes == 0 || excess_bytes < bytes_of(mapping) / divisor) break;
     unlink_cached_locked(heap, mapping);
     mapping->next = evicted;
     evicted = mapping;
@@ -531,11 +536,6 @@ static struct hak_huge *evict_excess_locked(struct hak_huge_heap *heap, size_t l
 static void unmap_excess(struct hak_huge_heap *heap, struct hak_huge *excess) {
   if (excess != NULL) hak_retain_gave_back_early(&heap->pool->retain, unmap_list(heap, excess));
 }
-
-// What was just freed is given back whatever the excess; of what was kept, a whole mapping for a little would be missed
-// by a program that works in phases, at whose peaks the limit ends.
-#define ANY_PART SIZE_MAX
-#define HALF 2
 
 void hak_huge_return_excess(struct hak_huge_heap *heap) {
   if (hak_load_relaxed(&heap->cached_bytes) == 0 || hak_retain_excess(&heap->pool->retain) == 0) return;

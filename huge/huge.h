@@ -68,9 +68,9 @@ size_t hak_huge_usable_size(const void *p);
 // system calls.
 void *hak_huge_resize(struct hak_huge_heap *heap, void *p, size_t size, bool may_move);
 
-// Unmaps cached mappings, the longest unused first, as far as the process keeps more than its limit
-// (superslab/retain.h), which sinks while the process grows. Any thread; called on slow paths. Cost: where there is
-// nothing to do a few loads, else a lock, and a system call for each mapping.
+// Unmaps cached mappings, the longest unused first, while the process keeps more than its limit (superslab/retain.h),
+// which sinks as the process grows, by half of the next mapping at least. Any thread; called on slow paths. Cost: a few
+// loads where it keeps no more, else a lock, and a system call for each mapping.
 void hak_huge_return_excess(struct hak_huge_heap *heap);
 
 // Whether `p` lies in a live block. Walks them all, under the lock.
