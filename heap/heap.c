@@ -283,8 +283,6 @@ static bool refill(struct hak_cache *cache, const struct hak_class *geometry, ui
   return true;
 }
 
-// Recent blocks
-
 // Lets blocks of Mid become recent. Where there was no room for all since the last refill, twice as many: that more are
 // wanted shows that it would have been of use to keep them.
 static void open_recent(struct hak_heap *heap, struct hak_at_hand *at_hand, const struct hak_class *geometry) {
@@ -305,47 +303,12 @@ static void open_recent(struct hak_heap *heap, struct hak_at_hand *at_hand, cons
   at_hand->recent_entry[geometry->kind] = hak_entry_make(heap->id, geometry->kind);
 }
 
-// Recent blocks go back to their slabs with each tick, when the heap has given back much, when all memory is wanted
-// back, and of a kind that is not in use: they would keep slabs from becoming empty. There are none then until the kind
-// is asked for again, since a program that drops what it has would only leave others.
-static void return_recent(struct hak_at_hand *at_hand, size_t kind) {
-  uintptr_t block = at_hand->recent[kind - HAK_KIND_MID_FIRST];
-  at_hand->recent[kind - HAK_KIND_MID_FIRST] = 0;
-  at_hand->recent_entry[kind] = 0;
-  uintptr_t next;
-  for (; !hak_list_is_empty(block); block = next) {
-    next = hak_link_get(block);
-    struct hak_slab *slab = hak_slab_at(hak_kind_run_base(kind, block));
-    // Not as the first one: by that a double free is known.
-    uintptr_t first = slab->free;
-    if (first == slab->base) {
-      hak_link_set(block, first);
-      slab->free = block;
-    } else {
-      hak_link_set(block, hak_link_get(first));
-      hak_link_set(first, block);
-    }
-    // Of an orphan, the block before may have given the slab to the public heap.
-    hak_slab_credit(hak_load_relaxed(&hak_slab_remote_at(slab->base)->owner), slab, 1);
-  }
-}
-
-void hak_recent_return(struct hak_at_hand *at_hand) {
-  for (size_t kind = HAK_KIND_MID_FIRST; kind <= HAK_KIND_MID_LAST; ++kind) {
-    return_recent(at_hand, kind);
-    at_hand->recent_max[kind - HAK_KIND_MID_FIRST] = 0;
-  }
-  at_hand->recent_bytes = 0;
-}
-
-// Kinds that are not in use
-
 // Frees in a current slab count nothing, so that nobody learns when it is empty, and the last slab of each kind would
 // stay when the program has dropped all it had. So a heap that takes more memory, or gives back much, and with each
-// tick, looks for kinds that are not in use any more: since the last look they took no slab and no strip, and their
-// list, or Mid's recent blocks, begins with the same block. Their slabs cease to be current, and what is freed in them
-// counts. That takes a walk over all that they have free. A kind that is in use after all, whose last block is freed
-// before the next is wanted, takes a run anew with the next malloc, which must be no reason for another look.
+// tick, looks for kinds that are not in use any more: since the last look they took no slab and no strip, and the list
+// of Tiny begins with the same block. Their slabs cease to be current, and what is freed in them counts. That takes a
+// walk over all that they have free. A kind that is in use after all (its blocks are freed before the next is wanted,
+// or Mid's recent ones serve it) gets its slab back with the next malloc that asks for it.
 #define LOOK_TAKEN_BYTES ((size_t)512 * 1024)
 #define LOOK_RETURNED_BYTES ((size_t)4 * 1024 * 1024)
 
@@ -355,28 +318,15 @@ static void return_unused_kinds(struct hak_cache *cache) {
   for (size_t kind = 0; kind < HAK_KINDS; ++kind) {
     struct hak_slab *slab = heap->bin[kind].current;
     if (slab == NULL) continue;
-    bool is_mid = kind >= HAK_KIND_MID_FIRST;
-    uintptr_t first = is_mid ? hak_recent_newest(cache, kind) : cache->at_hand.list[kind];
-    uintptr_t place = first / HAK_BLOCK_ALIGNMENT;
+    uintptr_t place = cache->at_hand.list[kind] / HAK_BLOCK_ALIGNMENT;
     uint16_t seen = (uint16_t)(2 * (place + (unsigned)hak_count_bits(slab->uncarved)) + 1);  // not 0
-    if (slab->seen != seen) {
+    if (slab->seen == seen) {
+      hak_bin_return_current(heap, kind, &cache->at_hand.list[kind]);
+    } else {
       slab->seen = seen;
-      continue;
     }
-    if (is_mid) return_recent(&cache->at_hand, kind);
-    hak_bin_return_current(heap, kind, &cache->at_hand.list[kind]);
-    heap->bin[kind].was_unused = true;
   }
 }
-
-// The same where much was given back, and with a tick: then recent blocks of all kinds go home.
-static void look_for_unused_kinds(struct hak_cache *cache) {
-  hak_recent_return(&cache->at_hand);
-  return_unused_kinds(cache);
-  cache->heap->returned_bytes = 0;  // last: what it gives back is no reason for another look
-}
-
-// Refill, as a whole
 
 bool hak_heap_refill(struct hak_cache *cache, const struct hak_class *geometry) {
   struct hak_at_hand *at_hand = &cache->at_hand;
@@ -414,12 +364,53 @@ size_t hak_heap_lender(struct hak_cache *cache, size_t kind, size_t shared_kind,
 
 // Free
 
+// Recent blocks go back to their slabs with each tick, when the heap has given back much, and when all memory is wanted
+// back: they would keep slabs from becoming empty. There are none then until the kind is asked for again, since a
+// program that drops what it has would only leave others.
+
+static void return_recent(struct hak_at_hand *at_hand, size_t kind) {
+  uintptr_t block = at_hand->recent[kind - HAK_KIND_MID_FIRST];
+  at_hand->recent[kind - HAK_KIND_MID_FIRST] = 0;
+  at_hand->recent_entry[kind] = 0;
+  uintptr_t next;
+  for (; !hak_list_is_empty(block); block = next) {
+    next = hak_link_get(block);
+    struct hak_slab *slab = hak_slab_at(hak_kind_run_base(kind, block));
+    // Not as the first one: by that a double free is known.
+    uintptr_t first = slab->free;
+    if (first == slab->base) {
+      hak_link_set(block, first);
+      slab->free = block;
+    } else {
+      hak_link_set(block, hak_link_get(first));
+      hak_link_set(first, block);
+    }
+    // Of an orphan, the block before may have given the slab to the public heap.
+    hak_slab_credit(hak_load_relaxed(&hak_slab_remote_at(slab->base)->owner), slab, 1);
+  }
+}
+
+void hak_recent_return(struct hak_at_hand *at_hand) {
+  for (size_t kind = HAK_KIND_MID_FIRST; kind <= HAK_KIND_MID_LAST; ++kind) {
+    return_recent(at_hand, kind);
+    at_hand->recent_max[kind - HAK_KIND_MID_FIRST] = 0;
+  }
+  at_hand->recent_bytes = 0;
+}
+
 static void countdown_has_ended(struct hak_heap *heap, struct hak_slab *slab) {
   if (slab->state == HAK_SLAB_CURRENT) {
     slab->countdown = HAK_COUNTDOWN_NEVER;  // two billion frees later
   } else {
     change_state(heap, slab);
   }
+}
+
+// The same where memory is wanted back.
+static void look_for_unused_kinds(struct hak_cache *cache) {
+  cache->heap->returned_bytes = 0;
+  hak_recent_return(&cache->at_hand);
+  return_unused_kinds(cache);
 }
 
 static void end_countdown(struct hak_cache *cache, struct hak_slab *slab) {

@@ -38,7 +38,6 @@ struct hak_bin {
   uint32_t n_counted;            // SPARSE slabs that are counted (slab.h)
   uint32_t n_fresh;              // slabs taken from the pool since the last trim: how hot the kind is
   uint32_t n_borrowed;           // blocks of a larger kind that were taken instead
-  bool was_unused;               // a look has found it so, and it has taken no run since
 };
 
 // Empty runs that a heap keeps for its next refills: so many slabs in all, and so many runs.
@@ -68,7 +67,7 @@ struct hak_heap {
   struct hak_slab_remote *opened_mail;  // taken out of `mail`, and not collected yet
   size_t counted_bytes;                 // the heap's part of the unused memory of the process (slab.h, counted)
   size_t returned_bytes;                // given back since the last look for kinds that are not in use any more
-  size_t taken_bytes;                   // since the last look of any reason: fresh pages, and a part of other runs
+  size_t taken_bytes;                   // of fresh pages that were carved, since the last look of any reason
   uint32_t id;
   uint32_t n_spares;
   uint32_t least_spares;             // since decayed_ms

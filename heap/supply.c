@@ -92,13 +92,6 @@ static bool purge_first_run(struct hak_heap *heap, const struct hak_class *geome
   return true;
 }
 
-// Counts a run that held pages before among what the heap has taken since it last looked for kinds that are not in use
-// (heap.c): a part of it, since it may have been one of these; and nothing if `bin` takes it because of such a look.
-#define TAKEN_PER_REUSED 4
-static void count_reused(struct hak_heap *heap, struct hak_bin *bin, size_t run_bytes) {
-  if (!bin->was_unused) heap->taken_bytes += run_bytes / TAKEN_PER_REUSED;
-}
-
 struct hak_slab *hak_slab_fresh(struct hak_heap *heap, const struct hak_class *geometry) {
   if (heap->takes_no_runs) return NULL;
   struct hak_bin *bin = &heap->bin[geometry->kind];
@@ -116,11 +109,9 @@ struct hak_slab *hak_slab_fresh(struct hak_heap *heap, const struct hak_class *g
   if (!zeroed) zeroed = purge_first_run(heap, geometry, base);
   if (zeroed) {
     hak_retain_lost_pages(retain, counted_bytes);
-  } else {
-    if (counted_bytes == 0) hak_retain_took_pages(retain, geometry->n_slabs * HAK_SLAB_BYTES, 0);
-    count_reused(heap, bin, geometry->n_slabs * HAK_SLAB_BYTES);
+  } else if (counted_bytes == 0) {
+    hak_retain_took_pages(retain, geometry->n_slabs * HAK_SLAB_BYTES, 0);
   }
-  bin->was_unused = false;
   ++bin->n_fresh;
 
   struct hak_slab *slab = hak_slab_at(base);

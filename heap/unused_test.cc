@@ -522,68 +522,6 @@ TEST_F(Heap, GivesUpTheCurrentSlabsOfUnusedKindsWhereItTakesMore) {
   thread.Free(in_use);
 }
 
-// As a program does that goes through pictures of many sizes: what one kind has left serves the next, though nothing is
-// touched that was not before.
-TEST_F(Heap, KindsThatAreUsedInTurnHoldWhatSomeOfThemNeed) {
-  pool_.retain.min_bytes = SIZE_MAX;
-  Thread thread(&heaps_);
-  size_t bytes_of_all = 0;
-  size_t most_bytes = 0;
-  for (int round = 0; round < 10; ++round) {
-    bytes_of_all = 0;
-    most_bytes = 0;
-    for (uint32_t kind = HAK_KIND_MID_FIRST; kind <= HAK_KIND_MID_LAST; ++kind) {
-      for (void *p : thread.MallocMany(kind, 3 * ClassOf(kind).n_blocks)) thread.FreeAsRecent(p);
-      bytes_of_all += hak_kind_run_slabs(kind) * HAK_SLAB_BYTES;
-      most_bytes = std::max(most_bytes, hak_retain_used_bytes(&pool_.retain));
-    }
-  }
-  EXPECT_LE(most_bytes, bytes_of_all / 2) << "a current run of each";
-}
-
-// To the looks they seem unused, and take runs anew: that is no reason for more looks.
-TEST_F(Heap, KindsThatHaveOneBlockAtATimeKeepTheirSlabs) {
-  pool_.retain.min_bytes = SIZE_MAX;
-  Thread thread(&heaps_);
-  for (uint32_t kind = HAK_KIND_TINY_FIRST; kind <= HAK_KIND_MID_LAST; ++kind) {
-    thread.FreeAll(thread.MallocMany(kind, 3 * ClassOf(kind).n_blocks));  // the pool has runs with pages then
-  }
-  auto runs_taken = [&] {
-    size_t n = 0;
-    for (const hak_bin &bin : thread.cache.heap->bin) n += bin.n_fresh;
-    return n;
-  };
-  size_t before = 0;
-  for (int round = 0; round < 1000; ++round) {
-    if (round == 100) before = runs_taken();
-    for (uint32_t kind = HAK_KIND_TINY_FIRST; kind <= HAK_KIND_MID_LAST; ++kind) {
-      thread.FreeAsRecent(thread.Malloc(kind));
-    }
-  }
-  EXPECT_LE(runs_taken() - before, 2u * HAK_KIND_MID_LAST);
-}
-
-// Of Mid, what it frees is recent.
-TEST_F(Heap, KeepsTheCurrentSlabOfAKindThatLivesOnItsRecentBlocks) {
-  if (HAK_CONFIG_HARDENED) GTEST_SKIP() << "no block becomes recent";
-  pool_.retain.min_bytes = SIZE_MAX;
-  Thread thread(&heaps_);
-  std::vector<void *> more;
-  auto look = [&] {  // one at most
-    for (void *p : thread.MallocMany(kMidKind, 500 * 1024 / ClassOf(kMidKind).block_bytes)) more.push_back(p);
-  };
-  std::vector<void *> blocks = thread.MallocMany(HAK_KIND_MID_FIRST, 5);
-  hak_slab *slab = SlabOf(blocks[0]);
-  for (void *p : blocks) {
-    thread.FreeAsRecent(p);
-    look();
-    EXPECT_EQ(slab->state, HAK_SLAB_CURRENT);
-  }
-  for (int i = 0; i < 3; ++i) look();
-  EXPECT_EQ(hak_slab_used(slab), 0u) << "then it is not used any more, nor are its recent blocks";
-  thread.FreeAll(more);
-}
-
 // It takes no slab and no strip, but malloc and free come to other blocks.
 TEST_F(Heap, KeepsTheCurrentSlabOfAKindThatLivesOnWhatItFrees) {
   Thread thread(&heaps_);

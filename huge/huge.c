@@ -511,21 +511,15 @@ void *hak_huge_malloc(struct hak_huge_heap *heap, size_t size, size_t alignment,
 
 // Free
 
-// What was just freed is given back whatever the excess; of what was kept, a whole mapping for a little would be missed
-// by a program that works in phases, at whose peaks the limit ends.
-#define ANY_PART SIZE_MAX
-#define HALF 2
-
-// Takes the longest unused mappings out of the cache, for as long as the process keeps too much, and that is at least
-// the next one's bytes by `divisor`; the list of them. Guards hold no pages.
-static struct hak_huge *evict_excess_locked(struct hak_huge_heap *heap, size_t divisor) HAK_REQUIRES(heap->lock) {
+// Takes the longest unused mappings out of the cache, for as long as the process keeps too much; the list of them.
+// Guards hold no pages.
+static struct hak_huge *evict_excess_locked(struct hak_huge_heap *heap) HAK_REQUIRES(heap->lock) {
   struct hak_huge *evicted = NULL;
   struct hak_huge *next;
   for (struct hak_huge *mapping = heap->cached_first; mapping != NULL; mapping = next) {
     next = mapping->next;
     if (mapping->clean) continue;
-    size_t excess_bytes = hak_retain_excess(&heap->pool->retain);
-    if (excess_bytes == 0 || excess_bytes < bytes_of(mapping) / divisor) break;
+    if (hak_retain_excess(&heap->pool->retain) == 0) break;
     unlink_cached_locked(heap, mapping);
     mapping->next = evicted;
     evicted = mapping;
@@ -537,10 +531,33 @@ static void unmap_excess(struct hak_huge_heap *heap, struct hak_huge *excess) {
   if (excess != NULL) hak_retain_gave_back_early(&heap->pool->retain, unmap_list(heap, excess));
 }
 
+// How long what was kept is not given back though it has become too much: a program in phases, at whose peaks the limit
+// ends, uses it again soon. And how often somebody looks.
+#define EXCESS_GRACE_MS 20
+// The part of a mapping that must be too much: a whole one for a little would be missed.
+#define EXCESS_DIVISOR 2
+
+// Takes the longest unused mapping that holds pages out of the cache, if it is to be given back; else NULL.
+static struct hak_huge *take_excess_locked(struct hak_huge_heap *heap, size_t excess_bytes, uint64_t now)
+    HAK_REQUIRES(heap->lock) {
+  struct hak_huge *mapping = heap->cached_first;
+  while (mapping != NULL && mapping->clean) mapping = mapping->next;
+  if (mapping == NULL || excess_bytes < bytes_of(mapping) / EXCESS_DIVISOR) return NULL;
+  if (now < mapping->freed_ms + EXCESS_GRACE_MS) return NULL;
+  unlink_cached_locked(heap, mapping);
+  mapping->next = NULL;
+  return mapping;
+}
+
 void hak_huge_return_excess(struct hak_huge_heap *heap) {
-  if (hak_load_relaxed(&heap->cached_bytes) == 0 || hak_retain_excess(&heap->pool->retain) == 0) return;
+  if (hak_load_relaxed(&heap->cached_bytes) == 0) return;
+  size_t excess_bytes = hak_retain_excess(&heap->pool->retain);
+  if (excess_bytes == 0) return;
+  uint64_t now = heap->os->now_ms();
+  uint64_t looked_ms = hak_load_relaxed(&heap->excess_ms);
+  if (now - looked_ms < EXCESS_GRACE_MS || !hak_cas_relaxed(&heap->excess_ms, &looked_ms, now)) return;
   hak_huge_lock(heap);
-  struct hak_huge *excess = evict_excess_locked(heap, HALF);
+  struct hak_huge *excess = take_excess_locked(heap, excess_bytes, now);
   hak_huge_unlock(heap);
   unmap_excess(heap, excess);
 }
@@ -559,7 +576,7 @@ void hak_huge_free(struct hak_huge_heap *heap, void *p) {
   mapping->freed_ms = now;
   append_cached_locked(heap, mapping);
   struct hak_huge *surplus = evict_locked(heap, heap->diet ? 0 : SIZE_MAX, MAX_CACHED);
-  struct hak_huge *excess = evict_excess_locked(heap, ANY_PART);
+  struct hak_huge *excess = evict_excess_locked(heap);
   struct hak_huge *expired = expired_locked(heap, now);
   hak_huge_unlock(heap);
   (void)unmap_list(heap, surplus);

@@ -33,6 +33,7 @@ struct hak_huge_heap {
   size_t rest_bytes;         // atomic, relaxed: pages of live blocks that their requests do not need
   uintptr_t last_mapped;     // atomic, relaxed: where the next mapping would be a neighbour
   uint64_t n_origins;        // atomic, relaxed: mappings made
+  uint64_t excess_ms;        // atomic, relaxed: when hak_huge_return_excess last looked
   // Statistics, readable without the lock: atomic, relaxed.
   size_t n_live;
   size_t live_bytes;
@@ -68,9 +69,10 @@ size_t hak_huge_usable_size(const void *p);
 // system calls.
 void *hak_huge_resize(struct hak_huge_heap *heap, void *p, size_t size, bool may_move);
 
-// Unmaps cached mappings, the longest unused first, while the process keeps more than its limit (superslab/retain.h),
-// which sinks as the process grows, by half of the next mapping at least. Any thread; called on slow paths. Cost: a few
-// loads where it keeps no more, else a lock, and a system call for each mapping.
+// Unmaps the longest unused of the cached mappings if the process keeps more than its limit (superslab/retain.h), which
+// sinks as the process grows, by half of that mapping at least, and it was unused for 20 ms. Does nothing when called
+// again within that time. Any thread; called on slow paths. Cost: a few loads where the process keeps no more, else the
+// clock, at times a lock, and a system call.
 void hak_huge_return_excess(struct hak_huge_heap *heap);
 
 // Whether `p` lies in a live block. Walks them all, under the lock.

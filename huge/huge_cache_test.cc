@@ -36,22 +36,50 @@ TEST_F(HugeTest, WhatIsBeyondWhatTheProcessKeepsLeavesAtOnceUntilItIsMissed) {
   EXPECT_EQ(heap_.cached_bytes, 0u) << "it was not needed again";
 }
 
-TEST_F(HugeTest, WhatWasKeptLeavesWhenTheProcessHasGrownAndKeepsMuchLess) {
-  pool_.retain.min_bytes = 4 * kMiB;
-  pool_.retain.learned_bytes = kGiB;
-  hak_retain_trimmed(&pool_.retain);
-  Free(Malloc(20 * kMiB));
-  hak_huge_return_excess(&heap_);
-  EXPECT_EQ(heap_.cached_bytes, 20 * kMiB);
-  hak_retain_took_pages(&pool_.retain, 40 * kMiB, 0);
-  hak_huge_return_excess(&heap_);
-  EXPECT_EQ(heap_.cached_bytes, 20 * kMiB) << "a process of 40 MiB may have 16 more: 4 are no reason";
-  hak_retain_took_pages(&pool_.retain, 20 * kMiB, 0);
-  hak_huge_return_excess(&heap_);
-  EXPECT_EQ(heap_.cached_bytes, 0u) << "one of 60 MiB an eighth";
+class HugeExcess : public HugeTest {
+ protected:
+  void SetUp() override {
+    HugeTest::SetUp();
+    pool_.retain.min_bytes = 4 * kMiB;
+    pool_.retain.learned_bytes = kGiB;
+    hak_retain_trimmed(&pool_.retain);
+    hak_os_fake_advance_ms(100);
+    Free(Malloc(20 * kMiB));
+  }
+
+  void Grow(size_t bytes) {
+    hak_retain_took_pages(&pool_.retain, bytes, 0);
+    grown_bytes_ += bytes;
+  }
+
+  size_t CachedAfter(uint64_t ms) {
+    hak_os_fake_advance_ms(ms);
+    hak_huge_return_excess(&heap_);
+    return heap_.cached_bytes;
+  }
+
+  void TearDown() override {
+    hak_retain_lost_pages(&pool_.retain, grown_bytes_);
+    HugeTest::TearDown();
+  }
+
+  size_t grown_bytes_ = 0;
+};
+
+TEST_F(HugeExcess, LeavesWhenTheProcessHasGrownAndKeepsMuchLess) {
+  EXPECT_EQ(CachedAfter(30), 20 * kMiB);
+  Grow(40 * kMiB);
+  EXPECT_EQ(CachedAfter(30), 20 * kMiB) << "a process of 40 MiB may have 16 more: 4 are no reason";
+  Grow(20 * kMiB);
+  EXPECT_EQ(CachedAfter(30), 0u) << "one of 60 MiB an eighth";
   EXPECT_EQ(Mapped(), 0u);
   EXPECT_EQ(pool_.retain.ghost_bytes, 20 * kMiB) << "it may be missed yet";
-  hak_retain_lost_pages(&pool_.retain, 60 * kMiB);
+}
+
+TEST_F(HugeExcess, StaysForAMomentSinceItMayBeUsedAgain) {
+  Grow(60 * kMiB);
+  EXPECT_EQ(CachedAfter(5), 20 * kMiB);
+  EXPECT_EQ(CachedAfter(30), 0u);
 }
 
 TEST_F(HugeTest, WhatIsRefusedWasNotMissed) {

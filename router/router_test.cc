@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <csignal>
 #include <cstddef>
 #include <cstdint>
@@ -593,6 +594,7 @@ TEST(Router, WhatHugeKeepsLeavesWhenSmallBlocksTakeItsPlace) {
   for (int i = 0; i < 4; ++i) hak_free(hak_malloc(24 * kMiB));
   hak_stats_read(&stats);
   ASSERT_GE(stats.huge_cached_bytes, 24 * kMiB) << "it was wanted again and again";
+  std::this_thread::sleep_for(std::chrono::milliseconds(25));
   std::vector<void *> blocks(100 * kMiB / 1000);
   for (void *&p : blocks) p = hak_malloc(1000);
   hak_stats_read(&stats);
@@ -617,6 +619,7 @@ TEST(Router, AGuardStaysWhateverTheProcessKeeps) {
   const size_t guarded = stats.huge_cached_bytes;
   std::vector<void *> huge(20);
   for (void *&p : huge) p = hak_malloc(2500 * 1000);
+  std::this_thread::sleep_for(std::chrono::milliseconds(25));
   for (size_t size = 64; size < 1064; ++size) hak_free(hak_malloc(size));
   hak_stats_read(&stats);
   EXPECT_EQ(stats.huge_cached_bytes, guarded);
