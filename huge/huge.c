@@ -139,6 +139,14 @@ static void unlink_cached_locked(struct hak_huge_heap *heap, struct hak_huge *ma
   if (!mapping->clean) hak_retain_add_unused_outside(&heap->pool->retain, (size_t)0 - bytes_of(mapping));
 }
 
+// Takes the mapping out of the cache, and puts it first in *list.
+static void take_cached_locked(struct hak_huge_heap *heap, struct hak_huge *mapping, struct hak_huge **list)
+    HAK_REQUIRES(heap->lock) {
+  unlink_cached_locked(heap, mapping);
+  mapping->next = *list;
+  *list = mapping;
+}
+
 // Caches the mapping, together with cached neighbours that are parts of the same one.
 static void append_cached_locked(struct hak_huge_heap *heap, struct hak_huge *mapping) HAK_REQUIRES(heap->lock) {
   hak_poison((void *)mapping->base, bytes_of(mapping));
@@ -293,9 +301,7 @@ static struct hak_huge *evict_locked(struct hak_huge_heap *heap, size_t limit_by
   for (struct hak_huge *mapping = heap->cached_first; mapping != NULL; mapping = next) {
     if (heap->cached_bytes <= limit_bytes && heap->n_cached <= limit_mappings) break;
     next = mapping->next;
-    unlink_cached_locked(heap, mapping);
-    mapping->next = evicted;
-    evicted = mapping;
+    take_cached_locked(heap, mapping, &evicted);
   }
   return evicted;
 }
@@ -306,9 +312,7 @@ static struct hak_huge *expired_locked(struct hak_huge_heap *heap, uint64_t now)
   for (struct hak_huge *mapping = heap->cached_first; mapping != NULL; mapping = next) {
     next = mapping->next;
     if (mapping->freed_ms > now || now - mapping->freed_ms < hak_retain_delay_ms(&heap->pool->retain)) continue;
-    unlink_cached_locked(heap, mapping);
-    mapping->next = expired;
-    expired = mapping;
+    take_cached_locked(heap, mapping, &expired);
   }
   return expired;
 }
@@ -520,9 +524,7 @@ static struct hak_huge *evict_excess_locked(struct hak_huge_heap *heap) HAK_REQU
     next = mapping->next;
     if (mapping->clean) continue;
     if (hak_retain_excess(&heap->pool->retain) == 0) break;
-    unlink_cached_locked(heap, mapping);
-    mapping->next = evicted;
-    evicted = mapping;
+    take_cached_locked(heap, mapping, &evicted);
   }
   return evicted;
 }

@@ -10,10 +10,12 @@
 #include <vector>
 
 #include "router/hakmem.h"
+#include "router/test_router.h"
 
 namespace {
 
-constexpr size_t kMiB = 1024 * 1024;
+using hak_test::ExpectInChild;
+using hak_test::kMiB;
 
 // libc takes each thread's from its stack.
 thread_local char much_thread_local_data[512 * 1024];
@@ -58,15 +60,6 @@ std::vector<void *> PeakOf(size_t bytes) {
 
 void FreeAll(const std::vector<void *> &blocks) {
   for (void *p : blocks) hak_free(p);
-}
-
-// Runs `run` in the child of a fork; what it returns is 0 if all is well.
-void ExpectInChild(const std::function<int()> &run) {
-  pid_t child = fork();
-  if (child == 0) _exit(run());
-  int status = -1;
-  ASSERT_EQ(waitpid(child, &status, 0), child);
-  EXPECT_EQ(status, 0);
 }
 
 void Work() {
@@ -137,8 +130,7 @@ TEST(Background, IsNotStartedByFree) {
       hak_free(p);
       usleep(1000);
     }
-    if (CountThreads() != 1) return 1;
-    return ComesBeside(1) ? 0 : 2;
+    return CountThreads() == 1 && ComesBeside(1);
   });
   FreeAll(large);
   FreeAll(left);
@@ -163,7 +155,7 @@ TEST(Background, AChildOfAForkGetsItsOwn) {
   ExpectInChild([&] {
     FreeAll(left);
     FreeAll(PeakOf(64 * kMiB));
-    return Becomes([] { return SuperslabBytes() < 16 * kMiB; }) ? 0 : 1;
+    return Becomes([] { return SuperslabBytes() < 16 * kMiB; });
   });
   FreeAll(left);
 }
@@ -172,7 +164,7 @@ TEST(Background, AChildOfAForkGetsItsOwn) {
 TEST(Background, ComesWithAPeakThatIsFollowedByNothing) {
   ExpectInChild([] {
     for (int i = 0; i < 12; ++i) hak_malloc(2 * kMiB - 4096);  // too few calls for a tick
-    return Becomes([] { return CountThreads() == 2; }) ? 0 : 1;
+    return Becomes([] { return CountThreads() == 2; });
   });
 }
 
@@ -189,7 +181,7 @@ TEST(Background, GivesBackTheLastBlockOfHuge) {
       for (int i = 0; i < 100; ++i) hak_free(hak_malloc(40 * kMiB));
       return CountThreads() == 2;
     });
-    return came && Becomes([&] { return huge_cached() == 0; }) ? 0 : 1;
+    return came && Becomes([&] { return huge_cached() == 0; });
   });
 }
 
