@@ -18,7 +18,8 @@ extern "C" {
 
 struct hak_huge;
 
-// The tier's state. The fields belong to huge.c. Lock rank: beside the arenas of ACE, never held together with them.
+// The tier's state. The fields belong to the files of huge/. Lock rank: beside the arenas of ACE, never held together
+// with them.
 struct hak_huge_heap {
   struct hak_pool *pool;
   const struct hak_os *os;
