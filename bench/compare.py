@@ -1,12 +1,12 @@
 #!/usr/bin/python3
 """Runs the benches of this folder and real programs over all allocators that are installed, and compares.
 
-The allocators take turns within each repetition, and each repetition begins with the next one (A B C B C A), so that a
-machine whose speed drifts is as fast for one as for the other, and none has always the same one before it. Tables show
-medians of CPU time (user and system time, what other programs do meanwhile left out), of the time that passes, and of
-the peak RSS, with the ratio to the best peer. Each measured process proves whose memory it got; a row of one that
-cannot is an error. With --count the tables show instructions, cache misses and mispredicted branches as Valgrind counts
-them, which vary little whatever else the machine does.
+The allocators take turns within each repetition, so that a machine whose speed drifts is as fast for one as for the
+other, in an order that is drawn for each (A B C B A C), so that none has always the same one before it, whose memory it
+gets in the pieces in which that has left it. Tables show medians of CPU time (user and system time, what other programs
+do meanwhile left out), of the time that passes, and of the peak RSS, with the ratio to the best peer. Each measured
+process proves whose memory it got; a row of one that cannot is an error. With --count the tables show instructions,
+cache misses and mispredicted branches as Valgrind counts them, which vary little whatever else the machine does.
 """
 # The shebang names Debian's Python: the one that its python3-matplotlib is for.
 
@@ -16,6 +16,7 @@ import json
 import os
 import pathlib
 import platform
+import random
 import re
 import shutil
 import statistics
@@ -123,9 +124,9 @@ def measure_all(rows, measured, repetitions):
 
 
 def measure_row(row, measured, repetitions, results, progress, folder):
+    draw = random.Random(row.title)
     for repetition in range(1, repetitions + 1):
-        first = (repetition - 1) % len(measured)
-        for allocator in measured[first:] + measured[:first]:
+        for allocator in draw.sample(measured, len(measured)):
             progress.next(row.title, repetition, allocator.name)
             result = results[allocator.name]
             if result.error:
